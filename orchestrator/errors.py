@@ -75,6 +75,13 @@ class NotReady(OrchestratorError):
     exit_code = 3
 
 
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """Return a number with its noun, and a verb: 1 module has, 2 modules have."""
+    if number == 1:
+        return f"1 {noun} { {'are': 'is', 'have': 'has'}.get(verb, f'{verb}s' if verb else '') }".rstrip()
+    return f"{number} {noun}s {verb}".rstrip()
+
+
 def near_miss(word: str, names: Iterable[str]) -> str:
     """Return the closest of ``names`` as a question, or "".
 
@@ -105,5 +112,5 @@ def report(error: OrchestratorError) -> str:
             lines.append(f"    {problem.hint}")
     count = len(error.problems)
     if error.exit_code != 1:
-        lines.append(f"{count} problem{'s' if count != 1 else ''}. Nothing was run.")
+        lines.append(f"{counted(count, 'problem')}. Nothing was run.")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from orchestrator.cli import project
 from orchestrator.cli.options import AsJson, Name, Profile
 from orchestrator.cli.progress import progress_bar
 from orchestrator.cli.usage import IMAGES, GroupedHelp, help_alone
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def build_(
     folder = output or root / "build" / "datasets" / loaded.built_dataset()
     with progress_bar(f"dataset {loaded.built_dataset()}") as tick:
         done = build(loaded.dataset, root, folder, tick, loaded.training.validation)
-    say(f"{folder}: {done.images} images{', nothing has changed' if done.unchanged else ''}")
+    say(f"{folder}: {counted(done.images, 'image')}{', nothing has changed' if done.unchanged else ''}")
 
 
 @app.command("check", rich_help_panel=IMAGES)

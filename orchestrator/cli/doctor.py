@@ -15,7 +15,7 @@ from orchestrator import engines
 from orchestrator.dataset import lint
 from orchestrator.dataset.lint.findings import Level
 from orchestrator.engines.sdscripts import environment
-from orchestrator.errors import grouped
+from orchestrator.errors import counted, grouped
 from orchestrator.run import model_files, preflight
 from orchestrator.run.paths import LOCK
 from orchestrator.system import settings
@@ -76,11 +76,11 @@ def dataset(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
     report = lint.check(recipe.dataset, inputs.root, recipe.training, architecture=architecture, cache=cache)
     what = f"dataset {recipe.built_dataset()}"
     errors = [Check(finding.where, CheckStatus.FAIL, finding.what, finding.hint) for finding in report.errors()]
-    counts = f"{len(report.inspected.originals())} images, {report.inspected.prediction.images} with all sizes"
+    counts = f"{counted(len(report.inspected.originals()), 'image')}, {report.inspected.prediction.images} with all sizes"
     warnings = sum(finding.level is Level.WARNING for finding in report.findings)
     if warnings:
         fix = f"python -m orchestrator dataset check {recipe.name}  lists them"
-        return [*errors, Check(what, CheckStatus.WARNING, f"{counts}; {warnings} warning{'s' if warnings > 1 else ''}", fix)]
+        return [*errors, Check(what, CheckStatus.WARNING, f"{counts}; {counted(warnings, 'warning')}", fix)]
     return [*errors, Check(what, CheckStatus.PASS, counts)]
 
 

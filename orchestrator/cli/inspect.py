@@ -13,7 +13,7 @@ from orchestrator.cli import project, results
 from orchestrator.cli.options import AsJson, EngineName, Profile
 from orchestrator.cli.progress import print_table
 from orchestrator.cli.usage import LORA_FILES
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.models.conventions import TITLES
 from orchestrator.system.terminal import print_json, say
 
@@ -56,7 +56,9 @@ def inspect(
 def _conventions(counts: dict[str, int]) -> str:
     """Return the conventions of a file's names, with counts if several."""
     titles = {str(name): title for name, title in TITLES.items()}
-    return " and ".join(titles[name] + (f" ({count} modules)" if len(counts) > 1 else "") for name, count in counts.items())
+    return " and ".join(
+        titles[name] + (f" ({counted(count, 'module')})" if len(counts) > 1 else "") for name, count in counts.items()
+    )
 
 
 def _inspection(table: dict[str, Any]) -> list[str]:
@@ -64,7 +66,7 @@ def _inspection(table: dict[str, Any]) -> list[str]:
     lines = [
         f"{table['path']}: {table['family']}{' (Tucker)' if table['tucker'] else ''}, {table['architecture']}",
         f"names   {_conventions(table['conventions'])}{f', by {by}' if (by := table['trainer']) else ''}",
-        f"{table['modules']} modules, {table['tensor_bytes']:,} tensor bytes, {dtypes}",
+        f"{counted(table['modules'], 'module')}, {table['tensor_bytes']:,} tensor bytes, {dtypes}",
         *(f"doubt   {doubt}" for doubt in (table["recognition"]["explanation"], table["misstated"]) if doubt),
         *([f"embeddings beside it: {', '.join(table['embeddings'])}"] if table["embeddings"] else ()),
         f"ranks   {_counted(table['ranks'])}",
@@ -106,7 +108,7 @@ def _block(name: str, block: dict[str, Any], largest: float) -> str:
     norm = block["norm"]
     bar = _bar(_WIDTH, norm / largest) if norm and largest else ""
     shown = "zero" if block["zero"] else "" if norm is None else f"{norm:.4g}"
-    return f"  {name:<6} {block['modules']:>3} modules  {shown:>9}  {bar}"
+    return f"  {name:<6} {counted(block['modules'], 'module'):>11}  {shown:>9}  {bar}"
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -140,7 +142,7 @@ def _print_comparison(comparison: Comparison) -> None:
     print_table(("block", "cosine", "norm B / norm A", ""), rows)
     for side, names in (("A", comparison.only_first), ("B", comparison.only_second)):
         if names:
-            say(f"only in {side}: {len(names)} modules, {names[0]} …")
+            say(f"only in {side}: {counted(len(names), 'module')}, {names[0]} …")
 
 
 def _bar(width: int, share: float) -> str:

@@ -12,7 +12,7 @@ import typer
 from orchestrator.cli import project
 from orchestrator.cli.options import AsJson, EngineName, Name, Names, Profile, recipe_names
 from orchestrator.cli.usage import MACHINE
-from orchestrator.errors import Problem, RecipeError, StepFailed
+from orchestrator.errors import Problem, RecipeError, StepFailed, counted
 from orchestrator.system import allowlist
 from orchestrator.system.terminal import duration, print_json, say
 from orchestrator.weights.checks import Check, CheckStatus, machine_json, machine_table
@@ -105,7 +105,8 @@ def probe(
         except StepFailed as error:
             problems += error.problems
             continue
-        steps = f"{recipe.training.steps} steps take at most {duration(cost.seconds_per_step * recipe.training.steps)}"
+        longest = duration(cost.seconds_per_step * recipe.training.steps)
+        steps = f"{counted(recipe.training.steps, 'step', 'take')} at most {longest}"
         say(f"{recipe.name}: {cost.seconds_per_step:.3f} s a step on the largest images; {steps}")
         if cost.total_mb:
             spills = "; it will spill into RAM" if cost.spills() else ""

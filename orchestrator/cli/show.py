@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import warning
+from orchestrator.errors import counted, warning
 from orchestrator.recipe import toml
 from orchestrator.run import benchmark, export_sd_scripts, preflight, shell
 from orchestrator.run.workspace import override_lines, select
@@ -80,8 +80,8 @@ def print_overrides(loaded: Sequence[Loaded], selection: Selection) -> None:
         say(line)
     if parts := sum(override.of_part for each in loaded for override in each.overrides):
         name = loaded[0].recipe.name
-        counted = f"the profile {selection.profile} overrides {parts} values of parts"
-        say(f"{counted};  python -m orchestrator show {name} --profile {selection.profile} --origin  lists them")
+        what = f"the profile {selection.profile} overrides {counted(parts, 'value')} of parts"
+        say(f"{what};  python -m orchestrator show {name} --profile {selection.profile} --origin  lists them")
 
 
 def print_warnings(space: Workspace, loaded: Sequence[Loaded]) -> None:
@@ -102,7 +102,7 @@ def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, 
         if problem.where.startswith("dataset."):  # of the recipe, and not of this machine
             say(f"{problem.where}\n    {problem.what}" + (f"\n    {problem.hint}" if problem.hint else ""), file=sys.stderr)
     if count := sum(problem.where != preflight.WITHOUT for problem in problems):
-        head = f"not ready here: {count} problem{'s' if count > 1 else ''} to solve first"
+        head = f"not ready here: {counted(count, 'problem')} to solve first"
         say(f"{head};  python -m orchestrator doctor {' '.join(selection.names)}  lists them", file=sys.stderr)
 
 
@@ -126,7 +126,7 @@ def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -
     cached = sum(reason is None for reason in reasons.values())
     linked = sum(reason is not None and reason.links for reason in reasons.values())
     due = f"{len(plan.steps) - cached - linked} to run" + (f", {linked} to link" if linked else "")
-    lines.append(f"{len(plan.steps)} steps, {due}, {cached} cached")
+    lines.append(f"{counted(len(plan.steps), 'step')}, {due}, {cached} cached")
     return clean("\n".join(lines) + "\n")
 
 
@@ -140,7 +140,7 @@ def _selected(recipe: Recipe, predicted: dict[str, Any], space: Workspace) -> li
             if seconds is not None
             else "time unknown before the first"
         )
-        lines.append(f"  grid of {count} saved steps: {predicted['saved_images']} images, {time}")
+        lines.append(f"  grid of {counted(count, 'saved step')}: {counted(predicted['saved_images'], 'image')}, {time}")
     if recipe.select.step is not None:
         reason = f": {recipe.select.reason}" if recipe.select.reason else ""
         lines.append(f"  releases step {recipe.select.step} of {recipe.training.steps}{reason}")
@@ -149,9 +149,9 @@ def _selected(recipe: Recipe, predicted: dict[str, Any], space: Workspace) -> li
 
 def _predicted(predicted: dict[str, Any]) -> str:
     size = predicted["tensor_bytes"]
-    parts = [f"{size:,} tensor bytes ({size / 2**20:.2f} MiB) in {predicted['modules']} modules"] if size else []
-    epochs = predicted["epochs"] if predicted["epochs"] is not None else "?"
-    parts.append(f"{predicted['images']} images, {predicted['train_steps']} steps, {epochs} epochs")
+    parts = [f"{size:,} tensor bytes ({size / 2**20:.2f} MiB) in {counted(predicted['modules'], 'module')}"] if size else []
+    epochs = counted(predicted["epochs"], "epoch") if predicted["epochs"] is not None else "? epochs"
+    parts.append(f"{counted(predicted['images'], 'image')}, {counted(predicted['train_steps'], 'step')}, {epochs}")
     if predicted["disk_bytes"]:
         parts.append(f"disk {predicted['disk_bytes'] / 1e9:.2f} GB")
     return "; ".join(parts)

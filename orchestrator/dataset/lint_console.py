@@ -9,7 +9,7 @@ from rich.table import Table
 
 from orchestrator.dataset.coverage import DIRECTIONS, HEIGHT_NAMES, HEIGHTS
 from orchestrator.dataset.lint.findings import Level
-from orchestrator.errors import Problem, grouped
+from orchestrator.errors import Problem, counted, grouped
 from orchestrator.system.terminal import say
 
 if TYPE_CHECKING:
@@ -101,4 +101,4 @@ def _print_findings(report: LintReport) -> None:
             if problem.hint:
                 say(f"          {problem.hint}")
     counts = {level: sum(finding.level is level for finding in report.findings) for level in Level}
-    say("\n" + ", ".join(f"{count} {level.value}{'s' if count != 1 else ''}" for level, count in counts.items()))
+    say("\n" + ", ".join(counted(count, level.value) for level, count in counts.items()))

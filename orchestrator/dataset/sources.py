@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset import image_headers, naming
-from orchestrator.errors import Problem, near_miss
+from orchestrator.errors import Problem, counted, near_miss
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Dataset, Source, Validation
@@ -128,7 +128,7 @@ def _images(result: SourceScan, dataset: Dataset, name: str, source: Source, roo
         for folder in _entries(result, start, where, folders=True):
             inside = sum(path.suffix.lower() in image_headers.ENDINGS for path in _entries(result, folder, where))
             if inside:
-                why = f"is ignored, a subfolder with {inside} image{'s' if inside > 1 else ''}"
+                why = f"is ignored, a subfolder with {counted(inside, 'image')}"
                 result.ignored.append(Ignored(folder, why, f'to read it, too: {where} = "{source.images}/**/*"'))
     originals = _originals(result, name, start, files)
     if not originals:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset import captions, image_headers, naming
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,10 +47,8 @@ class FolderSummary:
         """Return one line about the folder."""
         widths, heights = zip(*self.sizes, strict=True)
         texts = ", ".join(f"{count} with {ending}" for ending, count in self.texts.items()) or "no caption files"
-        return (
-            f"{self.folder}: {len(self.stems)} images, {min(widths)}..{max(widths)} x {min(heights)}..{max(heights)}, "
-            f"{len(self.views)} named by view, {texts}"
-        )
+        sides = f"{min(widths)}..{max(widths)} x {min(heights)}..{max(heights)}"
+        return f"{self.folder}: {counted(len(self.stems), 'image')}, {sides}, {len(self.views)} named by view, {texts}"
 
 
 def image_files(folder: Path) -> list[Path]:

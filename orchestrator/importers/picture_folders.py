@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset import naming
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.importers.inspect_folder import count_caption_files, image_files, subfolders
 from orchestrator.recipe import toml
 
@@ -111,11 +111,11 @@ def _plain_source(folder: Path, root: Path) -> FolderSource:
     files = image_files(folder)
     words = naming.repeats(folder.resolve().name)[1]
     table = _table(folder, root, "pictures") | _captions(files) | {"trigger": words.partition(" ")[0], "class_tokens": words}
-    return FolderSource(words, table, (f"{folder.resolve().name}: {len(files)} images; its trigger is a guess",))
+    return FolderSource(words, table, (f"{folder.resolve().name}: {counted(len(files), 'image')}; its trigger is a guess",))
 
 
 def _counts(folders: list[Path]) -> list[str]:
-    return [f"{path.name}: {len(image_files(path))} images" for path in folders]
+    return [f"{path.name}: {counted(len(image_files(path)), 'image')}" for path in folders]
 
 
 def _table(folder: Path, root: Path, reading: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset.lint import clip_tokens
+from orchestrator.errors import counted
 from orchestrator.models import block_weights
 from orchestrator.models.registry import DEFAULT
 from orchestrator.recipe import compose
@@ -54,7 +55,7 @@ def advice(summaries: Sequence[FolderSummary], triggers: Sequence[str], *, reads
     notes: list[str] = []
     count = sum(len(summary.stems) for summary in summaries)
     if count < _FEW:
-        notes.append(f"{count} images are few: the release's faces have 12 to 15, from all sides")
+        notes.append(f"{counted(count, 'image', 'are')} few: the release's faces have 12 to 15, from all sides")
     notes += [
         f"the trigger word {word!r} has a meaning to CLIP already; an invented word is learned more easily"
         for word in triggers

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.errors import Problem, RecipeError, counted, near_miss
 from orchestrator.importers import inspect_folder
 from orchestrator.recipe import compose
 
@@ -60,7 +60,7 @@ def check(subject: NewSubject) -> None:
         problems.append(
             Problem(
                 "--trigger",
-                f"{len(subject.triggers)} words for {len(subject.images)} folders",
+                f"{counted(len(subject.triggers), 'word')} for {counted(len(subject.images), 'folder')}",
                 "one for each --images, in the same order",
             )
         )

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import counted
 from orchestrator.models import counterparts, known_layers, names, relatives
 from orchestrator.models.registry import ARCHITECTURES
 
@@ -79,13 +80,14 @@ class Recognition:
         sizes = f"; {self.misfit}" if self.misfit else ""
         if (variant := self.deeper) is not None:
             blocks = f"{variant.title}, a variant of {title} with {variant.blocks} blocks"
-            return (
-                f"{len(self.unknown)} of {self.modules} modules are in blocks that {title} lacks: {shown}; it is for {blocks}"
-            )
+            outside = f"{len(self.unknown)} of {counted(self.modules, 'module', 'are')} in blocks that {title} lacks"
+            return f"{outside}: {shown}; it is for {blocks}"
         if self.architecture is not None:
-            return f"{len(self.unknown)} of {self.modules} modules belong to no layer of {title}: {shown}{sizes}"
+            return f"{len(self.unknown)} of {counted(self.modules, 'module', 'belong')} to no layer of {title}: {shown}{sizes}"
         foreign = next((what for pattern, what in _FOREIGN if pattern.match(self.unknown[0])), "")
-        nearest = f"the nearest is {title}, with layers for {self.modules - len(self.unknown)} of {self.modules} modules"
+        nearest = (
+            f"the nearest is {title}, with layers for {self.modules - len(self.unknown)} of {counted(self.modules, 'module')}"
+        )
         return f"unknown architecture: {shown}{f' ({foreign})' if foreign else ''}; {nearest}{sizes}"
 
 

@@ -9,7 +9,7 @@ import functools
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, counted
 from orchestrator.models.layers import layers
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.plan import estimate
@@ -77,9 +77,14 @@ def _values(recipe: Recipe) -> Iterator[_Caution]:
             break
 
 
+def _small(recipe: Recipe) -> bool:
+    """Return whether the base model is a small one, of other sizes and rates than its architecture."""
+    return recipe.base.is_small or recipe.engine == "embedded"
+
+
 def _rates(recipe: Recipe) -> Iterator[_Caution]:
     training = recipe.training
-    if training.relative_step or recipe.base.is_small or not limits.step_is_rate(training.optimizer):
+    if training.relative_step or _small(recipe) or not limits.step_is_rate(training.optimizer):
         return
     fast = _FAST_LION if "lion" in training.optimizer.lower() else _FAST
     for key, rate in limits.rates(recipe).items():
@@ -106,7 +111,7 @@ def _network(recipe: Recipe) -> Iterator[_Caution]:
             yield f"network.{name}alpha", what, f"{rank} for 1, {rank / 2:g} for a half"
     if (
         network.family not in limits.RANKED
-        or recipe.base.is_small
+        or _small(recipe)
         or max(network.dim, network.conv_dim or 0) <= _least_rank(recipe.base.architecture)
     ):
         return
@@ -150,7 +155,7 @@ def _steps(recipe: Recipe) -> Iterator[_Caution]:
 
 
 def _images(recipe: Recipe) -> Iterator[_Caution]:
-    dataset, small = recipe.dataset, recipe.base.is_small
+    dataset, small = recipe.dataset, _small(recipe)
     title = ARCHITECTURES[recipe.base.architecture].title
     if dataset.caption_dropout_rate == 1 or dataset.caption_dropout_every_n_epochs == 1:
         key = "caption_dropout_rate" if dataset.caption_dropout_rate == 1 else "caption_dropout_every_n_epochs"
@@ -216,10 +221,12 @@ def _shared_images(recipe: Recipe, inputs: ProjectInputs) -> Iterator[_Caution]:
         regular = [name for name in names if sources[name].regularization]
         if regular and len(regular) < len(names):
             (first, *_), last = [name for name in names if name not in regular], regular[0]
-            what = f"has {count} images of dataset.sources.{first}: they would be the subject and its opposite at once"
+            what = (
+                f"has {counted(count, 'image')} of dataset.sources.{first}: they would be the subject and its opposite at once"
+            )
             cure = "regularization takes images of the class without the subject"
         else:
             first, last = names[0], names[-1]
-            what = f"has {count} images of dataset.sources.{first}, which are trained {len(names)} times as often"
+            what = f"has {counted(count, 'image')} of dataset.sources.{first}, which are trained {len(names)} times as often"
             cure = f"leave dataset.sources.{last} out, or raise repeats of dataset.sources.{first}"
         yield f"dataset.sources.{last}.images", what, cure

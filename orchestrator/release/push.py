@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from requests import RequestException  # huggingface_hub raises it
 
-from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFailed
+from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFailed, counted
 from orchestrator.recipe.training import SMALL
 from orchestrator.release import bundle, verify
 from orchestrator.release.bundle_reader import table_of
@@ -35,10 +35,10 @@ class Upload:
         lines = [f"{size / 2**20:9.2f} MiB  {name}" for name, size in self.files.items()]
         total = sum(self.files.values()) / 2**20
         if self.done:
-            return [*lines, f"{len(lines)} files, {total:.1f} MiB uploaded to {self.url}"]
+            return [*lines, f"{counted(len(lines), 'file')}, {total:.1f} MiB uploaded to {self.url}"]
         return [
             *lines,
-            f"{len(lines)} files, {total:.1f} MiB would be uploaded to {self.repo}",
+            f"{counted(len(lines), 'file')}, {total:.1f} MiB would be uploaded to {self.repo}",
             "Nothing was uploaded; --yes uploads.",
         ]
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from orchestrator.dataset import contact_sheet
 from orchestrator.dataset.buckets import epochs as dataset_epochs
 from orchestrator.dataset.manifest import SCHEMA
+from orchestrator.errors import counted
 from orchestrator.report import charts, recipe_page, tables
 from orchestrator.report.collect import State
 from orchestrator.report.images import Album
@@ -212,4 +213,4 @@ def timeline(steps: list[StepView]) -> Any:
         return ""
     whole = max(span.ended for span in newest) - min(span.started for span in newest)
     busy = ", ".join(f"{row['name']} busy for {row['busy']:.0%}" for row in rows)
-    return charts.timeline(rows, f"{len(newest)} steps over {charts.clock(whole)}, by lane: {busy}")
+    return charts.timeline(rows, f"{counted(len(newest), 'step')} over {charts.clock(whole)}, by lane: {busy}")

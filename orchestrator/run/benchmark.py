@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.dataset import largest_bucket, latent_links
-from orchestrator.errors import Problem, StepFailed
+from orchestrator.errors import Problem, StepFailed, counted
 from orchestrator.plan.step import StepKind
 from orchestrator.run.paths import BENCHMARKS, LOG
 from orchestrator.run.record import host, load
@@ -95,7 +95,7 @@ class Estimate:
 
 
 def _counted(names: tuple[str, ...]) -> str:
-    return f"{len(names)} recipes" if len(names) != 1 else names[0]
+    return counted(len(names), "recipe") if len(names) != 1 else names[0]
 
 
 def estimate(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> Estimate:

@@ -12,7 +12,7 @@ import struct
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.errors import OrchestratorError, Problem, counted
 from orchestrator.models import conventions, layers, registry
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.families import expected_tensors, kinds, layer_ranks
@@ -123,7 +123,7 @@ def _dropped(where: str, lora: Adapter, recipe: Recipe, trained: Mapping[str, Mo
     rest = [name for name in extra if name not in text]
     for names, title, way in ((text, "of text encoders", both), (rest, "that the recipe does not train", "train them too")):
         if names:
-            what = f"has {len(names)} modules {title}, as {names[0]}: sd-scripts drops them in silence"
+            what = f"has {counted(len(names), 'module')} {title}, as {names[0]}: sd-scripts drops them in silence"
             yield Problem(where, what, f"{way}, or name a LoRA without them")
 
 
@@ -145,12 +145,12 @@ def _tensors(where: str, lora: Adapter, recipe: Recipe, trained: Mapping[str, Mo
         elif any(not _fits(recipe, module.shapes[part], shape) for part, shape in expected.items() if part in module.shapes):
             shapes.append(module.name)
     if families:
-        kinds_ = ", ".join(f"{count} modules of {kind}" for kind, count in families.items())
+        kinds_ = ", ".join(f"{counted(count, 'module')} of {kind}" for kind, count in families.items())
         what = f"has {kinds_}, with other tensors than network.family = {recipe.network.family} of the recipe trains"
         yield Problem(where, what, f"set network.family and its options to the file's ({lora.family}), or name another LoRA")
     yield from _ranks(where, lora, ranks)
     if shapes:
-        what = f"has {len(shapes)} modules of other shapes than the recipe's, as {shapes[0]}: sd-scripts would stop"
+        what = f"has {counted(len(shapes), 'module')} of other shapes than the recipe's, as {shapes[0]}: sd-scripts would stop"
         yield Problem(where, what, "name a LoRA that was trained with the recipe's network")
 
 
@@ -191,10 +191,8 @@ def _alphas(where: str, header: Header, lora: Adapter, recipe: Recipe, trained: 
             if alpha and not math.isclose(alpha, expected, rel_tol=_CLOSE):
                 modules_by_alpha["network.conv_alpha" if large else "network.alpha", alpha, expected] += 1
     for (key, alpha, expected), count in modules_by_alpha.items():
-        what = (
-            f"has alpha {alpha:g} in {count} modules; {key} is {expected:g}: the trainer scales by that, and saves the file's"
-        )
-        yield Problem(where, what, f"set {key} = {alpha:g}")
+        what = f"has alpha {alpha:g} in {counted(count, 'module')}; {key} is {expected:g}"
+        yield Problem(where, f"{what}: the trainer scales by that, and saves the file's", f"set {key} = {alpha:g}")
 
 
 def _number(dtype: str, raw: bytes) -> float:

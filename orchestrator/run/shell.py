@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.dataset import sd_scripts_toml
 from orchestrator.engines.sdscripts import arguments
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.plan.step import StepKind
 from orchestrator.run import step_command
 from orchestrator.run.store import Store
@@ -47,7 +47,7 @@ def text(plan: Plan, store: Store, root: Path, again: str) -> str:
     ]
     head = []
     if missing:
-        head = [f"# These commands read {len(missing)} files that a run writes, among them {missing[0]}."]
+        head = [f"# These commands read {counted(len(missing), 'file')} that a run writes, as {missing[0]}."]
         head += [f"# A folder with all of them, in which the commands run:  {again} --write DIR", ""]
     return "\n".join([*head, *_lines(commands)])
 

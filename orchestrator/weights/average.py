@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.weights import same_training
 from orchestrator.weights.families import low_rank, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
@@ -57,7 +57,7 @@ class AverageReport:
         )
         return [
             *rows,
-            f"{self.modules} modules; smallest cosine between the factors of two files {self.alignment:.4f}",
+            f"{counted(self.modules, 'module')}; smallest cosine between the factors of two files {self.alignment:.4f}",
             f"the mean of the factors {apart}",
             f"model hash {self.hashes.model[:12]}",
         ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.models import block_weights
 from orchestrator.weights import convert_names, weighing
 from orchestrator.weights.families import deltas, low_rank
@@ -46,9 +46,10 @@ class CombineReport:
         """Return the weights per block (ratios included) and a summary in lines."""
         rows = [f"{name:<6} {' '.join(f'{weight:>8.4g}' for weight in row)}" for name, row in self.weights.items()]
         ranks = (
-            f"{'whole differences' if rank == 0 else f'rank {rank}'}: {n} modules" for rank, n in sorted(self.ranks.items())
+            f"{'whole differences' if rank == 0 else f'rank {rank}'}: {counted(n, 'module')}"
+            for rank, n in sorted(self.ranks.items())
         )
-        return [*rows, f"{self.modules} modules", *ranks, f"model hash {self.hashes.model[:12]}"]
+        return [*rows, counted(self.modules, "module"), *ranks, f"model hash {self.hashes.model[:12]}"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.models import conventions
 from orchestrator.system import files
 from orchestrator.weights import convert_forms, convert_names, loaders
@@ -57,7 +57,7 @@ class ConvertReport:
         """Return the summary in lines."""
         exact = "exact but for rounding" if self.relative_error == 0 else f"relative error {self.relative_error:.3g}"
         return [
-            *(f"{count} modules of {kind}" for kind, count in self.kinds.items()),
+            *(f"{counted(count, 'module')} of {kind}" for kind, count in self.kinds.items()),
             f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
             exact,
             *(["every tensor was in this form already: nothing is changed"] if self.unchanged else []),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.errors import Problem, RecipeError, grouped
+from orchestrator.errors import Problem, RecipeError, counted, grouped
 from orchestrator.models import conventions, names
 from orchestrator.weights.convert_layer import FOLDED, LayerConversion
 from orchestrator.weights.convert_source import Layer, LayerSource
@@ -56,15 +56,19 @@ class Renamed:
         lines = []
         if self.left_out:
             some = ", ".join(self.left_out[:3]) + (" …" if len(self.left_out) > 3 else "")
-            lines.append(f"left out {len(self.left_out)} modules, which have no name in this convention: {some}")
+            lines.append(f"left out {counted(len(self.left_out), 'module')} without a name in this convention: {some}")
         if self.padded:
             shown = ", ".join(f"{rank} ({component})" for component, rank in self.ranks.items())
-            lines.append(f"{self.padded} modules are padded with zeros to one rank: {shown}")
+            lines.append(f"{counted(self.padded, 'module', 'are')} padded with zeros to one rank: {shown}")
         if self.widened:
-            what = f"{self.widened} modules have a factor in float32, where alpha / rank would lose bits otherwise"
+            what = (
+                f"{counted(self.widened, 'module', 'have')} a factor in float32, where alpha / rank would lose bits otherwise"
+            )
             lines.append(f"{what}; --save-precision fp16 rounds them once")
         if self.rounded:
-            what = f"{self.rounded} modules are rounded once by their alpha / rank, which these names cannot hold"
+            what = (
+                f"{counted(self.rounded, 'module', 'are')} rounded once by their alpha / rank, which these names cannot hold"
+            )
             lines.append(f"{what}; on the way back their last bit may differ")
         return lines
 
@@ -103,7 +107,9 @@ def problems(lora: Adapter, architecture: ArchitectureName, target: Target) -> I
     if len(unnamed) == len(layers) or network:
         some = ", ".join((network or [layer.first.name for layer in unnamed])[:3])
         hint = "convert --to kohya or --to comfy has names for all"
-        yield Problem(where, f"{len(network) or len(unnamed)} modules have no name in {target} ({shown}): {some}", hint)
+        yield Problem(
+            where, f"{counted(len(network) or len(unnamed), 'module', 'have')} no name in {target} ({shown}): {some}", hint
+        )
     joined = {
         module.title
         for layer in layers

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.models import blocks, known_layers, registry
 from orchestrator.system.files import sha256
 from orchestrator.weights.extract_report import ExtractReport
@@ -141,13 +141,15 @@ def _shared(after: BaseModel, before: BaseModel) -> dict[str, tuple[int, ...]]:
             name for name in other if name.startswith("lora_unet_") and name not in own and _target(name, model.architecture)
         ]
         if lacking:
-            what = f"lacks {len(lacking)} layers of the other checkpoint: {', '.join(lacking[:_SHOWN])}"
+            what = f"lacks {counted(len(lacking), 'layer')} of the other checkpoint: {', '.join(lacking[:_SHOWN])}"
             problems.append(Problem(str(model.path), what, "are both complete, and of the same depth?"))
     shared = {name: shape for name, shape in layers.items() if name in others}
     unequal = [name for name, shape in shared.items() if _squeezed(shape) != _squeezed(others[name])]
     if unequal:
         shown = ", ".join(f"{name} {others[name]} and {shared[name]}" for name in unequal[:_SHOWN])
-        problems.append(Problem(str(after.path), f"has {len(unequal)} layers of other shapes than {before.path}: {shown}"))
+        problems.append(
+            Problem(str(after.path), f"has {counted(len(unequal), 'layer')} of other shapes than {before.path}: {shown}")
+        )
     if problems:
         raise RecipeError(problems)
     return dict(sorted(shared.items()))

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import counted
 from orchestrator.models import registry
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ class ExtractReport:
         ranks = sorted(self.ranks.values())
         title = registry.ARCHITECTURES[self.architecture].checkpoint_title
         lines = [
-            f"{title}: {len(ranks)} modules, {self.tensor_bytes:,} tensor bytes",
+            f"{title}: {counted(len(ranks), 'module')}, {self.tensor_bytes:,} tensor bytes",
             f"ranks {ranks[0]}..{ranks[-1]}, median {ranks[len(ranks) // 2]}",
             f"{self.retained:.2%} of the difference's norm (relative error {self.relative_error:.3g}), {self.seconds:.0f} s",
         ]
         if self.equal:
-            lines.append(f"{self.equal} layers are equal in both, and have no module")
+            lines.append(f"{counted(self.equal, 'layer', 'are')} equal in both: without a module")
         if not self.text_encoders:
             lines.append("no text encoder: the files do not both hold one that differs")
         if self.left_out:

@@ -11,7 +11,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.models import block_weights
 from orchestrator.weights import weighing
 from orchestrator.weights.families import kinds, low_rank
@@ -122,7 +122,9 @@ def _refusals(lora: Adapter, weight_of: Mapping[str, float], *, prune: bool, com
         zero = "; prune drops blocks of weight 0 exactly" if any(weight_of[module.name] == 0 for module in unsupported) else ""
         hint = f"convert --to full --base MODEL makes it a file that can be scaled{zero}"
         yield Problem(
-            str(lora.header.path), f"{len(unsupported)} modules ({named}) cannot be scaled by multiplying a tensor", hint
+            str(lora.header.path),
+            f"{counted(len(unsupported), 'module')} ({named}) cannot be scaled by multiplying a tensor",
+            hint,
         )
     odd = {entry.dtype for entry in lora.header.entries.values() if entry.dtype in dtypes.NARROW}
     if odd and any(weight not in (0, 1) for weight in weight_of.values()):

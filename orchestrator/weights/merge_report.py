@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import counted
 from orchestrator.models import named_blocks, registry
 from orchestrator.weights.io.non_finite import explain_non_finite
 
@@ -32,10 +33,10 @@ class MergeReport:
         """Return the weights per block and outside blocks in lines."""
         weights = self.weights
         rows = [
-            f"{name:<6} {weight:>8.4g}  {self.modules.get(name, 0):>3} modules{self._remark(name)}"
+            f"{name:<6} {weight:>8.4g}  {counted(self.modules.get(name, 0), 'module'):>11}{self._remark(name)}"
             for name, weight in weights.by_name().items()
         ]
-        rows.append(f"{'other':<6} {weights.outside:>8.4g}  {self.outside:>3} modules  unmapped")
+        rows.append(f"{'other':<6} {weights.outside:>8.4g}  {counted(self.outside, 'module'):>11}  unmapped")
         rows.append(_explain_unmapped(weights))
         text = weights.text()
         rows.append(
@@ -43,11 +44,11 @@ class MergeReport:
         )
         if self.rounded:
             worst = max(self.rounded, key=lambda name: self.rounded[name])
-            counted = f"{len(self.rounded)} modules lose more than 1 % to the rounding of F16"
+            lossy = f"{counted(len(self.rounded), 'module', 'lose')} more than 1 % to the rounding of F16"
             way = "to keep it, convert IN MID --save-precision fp32, then merge MID"
-            rows.append(f"{counted}, {worst} {self.rounded[worst]:.0%}; {way}")
+            rows.append(f"{lossy}, {worst} {self.rounded[worst]:.0%}; {way}")
         rows += explain_non_finite(self.non_finite)
-        return [*rows, f"{self.pruned} modules pruned"] if self.pruned else rows
+        return [*rows, f"{counted(self.pruned, 'module')} pruned"] if self.pruned else rows
 
     def _remark(self, name: str) -> str:
         if name in self.weights.left_out:

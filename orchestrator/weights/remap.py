@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.errors import Problem, RecipeError, counted, near_miss
 from orchestrator.models import registry
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import metadata, peft, writer
@@ -42,8 +42,9 @@ class RemapReport:
     def table(self) -> list[str]:
         """Return the report in lines."""
         moved = ", ".join(f"{old} -> {new}" for old, new in self.blocks.items())
+        renamed = f"{counted(self.moved, 'module')} in {counted(len(self.blocks), 'block')} renamed"
         return [
-            f"for {self.variant}: {self.moved} modules in {len(self.blocks)} blocks renamed, {self.kept} others kept",
+            f"for {self.variant}: {renamed}, {self.kept} others kept",
             moved,
             f"map: {self.source}",
             f"model hash {self.hashes.model[:12]}",

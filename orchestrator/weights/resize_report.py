@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.errors import counted
 from orchestrator.weights.families import low_rank
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class ResizeReport:
         kept = sorted(module.rank for module in self.modules) or [0]
         lines = [
             f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
-            f"ranks {kept[0]}..{kept[-1]}, median {kept[len(kept) // 2]}, in {len(self.modules)} modules",
+            f"ranks {kept[0]}..{kept[-1]}, median {kept[len(kept) // 2]}, in {counted(len(self.modules), 'module')}",
             f"{self.retained:.4%} of the Frobenius norm retained (relative error {self.relative_error:.3g})",
         ]
         if self.earlier:
@@ -66,12 +67,12 @@ class ResizeReport:
             lines.append(f"{more:.1f} times as large as before: {why}; a smaller ratio or --new-rank cuts more")
         if self.threshold is not None:
             lines.append(f"sv_ratio {self.threshold:.6g} fits the size")
-        lines += [f"{count} modules converted from {kind} to lora" for kind, count in self.converted.items()]
+        lines += [f"{counted(count, 'module')} converted from {kind} to lora" for kind, count in self.converted.items()]
         if self.rebuilt is not None:
             why = "their deltas have a full rank; a larger rank or ratio keeps more"
             lines.append(f"rebuilt from the base in {self.seconds:.0f} s with a relative error of {self.rebuilt:.3g}: {why}")
         lines += low_rank.explain_passed(self.passed)
-        return [*lines, f"{self.pruned} zero modules pruned"] if self.pruned else lines
+        return [*lines, f"{counted(self.pruned, 'zero module')} pruned"] if self.pruned else lines
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON."""

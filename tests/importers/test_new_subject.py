@@ -271,7 +271,7 @@ def test_a_project_may_have_parts_of_its_own(empty: Path) -> None:
         (NewSubject("mimi", (Path("a"),), "fase"), "did you mean face?"),
         (NewSubject("mimi", (Path("a"),), algorithms=("locan",)), "did you mean locon?"),
         (NewSubject("mimi", (Path("nowhere"),)), "nowhere"),
-        (NewSubject("mimi", (Path("a"),), triggers=("x", "y")), "2 words for 1 folders"),
+        (NewSubject("mimi", (Path("a"),), triggers=("x", "y")), "2 words for 1 folder"),
         (NewSubject("mimi", (Path("a"), Path("a")), triggers=("x,y z",)), "--trigger x --trigger 'y z'"),
         (NewSubject("mimi", (Path("a"),), algorithms=("lora",)), "did you mean lora1x1 or lora3x3?"),
     ],

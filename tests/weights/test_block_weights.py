@@ -87,7 +87,7 @@ def test_every_verb_takes_names_and_inspect_shows_the_blocks(tmp_path: Path, arc
     entry = ARCHITECTURES[architecture]
     last = entry.blocks[-1]
     report = merge(source, output, MergeOptions(f"BASE=0.5,{last}=0"))
-    assert f"{last:<6}        0    1 modules" in report.table()
+    assert f"{last:<6}        0     1 module" in report.table()
     assert inspect(output).to_json()["blocks"][last] == {"modules": 1, "norm": 0.0, "zero": True}
     table = inspect(output).to_json()
     assert set(table["blocks"]) >= set(entry.blocks) - {"BASE", "IN00"}

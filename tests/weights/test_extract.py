@@ -187,9 +187,7 @@ def test_checkpoints_that_do_not_belong_together_are_refused_by_name(tmp_path: P
         extract(anima, path, output, FIXED)
     name = next(iter(flux))
     other = checkpoints.save(tmp_path / "wide.safetensors", flux | {name: flux[name][:, :6]})
-    with pytest.raises(
-        RecipeError, match=r"1 layers of other shapes .*double_blocks_0_img_mod_lin \(210, 6\) and \(210, 12\)"
-    ):
+    with pytest.raises(RecipeError, match=r"1 layer of other shapes .*double_blocks_0_img_mod_lin \(210, 6\) and \(210, 12\)"):
         extract(other, path, output, FIXED)
     short = checkpoints.save(tmp_path / "short.safetensors", {key: flux[key] for key in flux if "double_blocks.18" not in key})
     with pytest.raises(RecipeError, match=r"lacks 10 layers of the other checkpoint: lora_unet_double_blocks_18"):

@@ -118,8 +118,8 @@ def test_every_verb_mentions_numbers_that_are_not_finite(tmp_path: Path, number:
     parts = {"lora_up.weight": up, "lora_down.weight": np.ones((2, 8), np.float32), "alpha": np.array(2, np.float32)}
     write(source, {TE: parts})
     key = f"{TE}.lora_up.weight"
-    assert f"NaN or infinity in 1 tensors: {key}" in "".join(merge(source, output, MergeOptions([0.5] * 26)).table())
-    assert f"NaN or infinity in 1 tensors: {key}" in "".join(convert(source, output).table())
+    assert f"NaN or infinity in 1 tensor: {key}" in "".join(merge(source, output, MergeOptions([0.5] * 26)).table())
+    assert f"NaN or infinity in 1 tensor: {key}" in "".join(convert(source, output).table())
     assert TE in "".join(inspect(source).to_json()["non_finite"])
     for run in (
         lambda: resize(source, output, ResizeOptions()),

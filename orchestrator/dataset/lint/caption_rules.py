@@ -8,6 +8,7 @@ from orchestrator.dataset import image_headers
 from orchestrator.dataset.captions import CaptionSource
 from orchestrator.dataset.lint import clip_tokens
 from orchestrator.dataset.lint.findings import Finding, Level
+from orchestrator.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def captions(inspected: Inspected) -> Iterator[Finding]:
         for limit in inspected.limits:
             if (tokens := limit.count(image.caption)) > limit.tokens:
                 of = f" of {limit.limit.title}" if limit.limit.folder else ""
-                what = f"its caption has {tokens} tokens{of}; those after the {limit.tokens}th are cut off"
+                what = f"its caption has {counted(tokens, 'token')}{of}; those after the {limit.tokens}th are cut off"
                 yield Finding(Level.WARNING, where, what, limit.remedy(tokens))
 
 
@@ -102,7 +103,7 @@ def triggers(inspected: Inspected) -> Iterator[Finding]:
             what = f'"{word}" is a single token of CLIP: the base model may know it'
             yield Finding(Level.WARNING, where, what, "letters without vowels are rarely words")
         elif not split.isascii():
-            what = f'"{word}" is {len(own)} tokens of single bytes: the base model cannot read its letters'
+            what = f'"{word}" is {counted(len(own), "token")} of single bytes: the base model cannot read its letters'
             yield Finding(Level.NOTE, where, what, "write it in Latin letters")
         elif common and common[-1] == own[-1]:
             before = "".join(f', after "{piece}"' for piece in common[:-1])

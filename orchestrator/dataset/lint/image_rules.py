@@ -10,6 +10,7 @@ from orchestrator.dataset.latent_links import latent_caches
 from orchestrator.dataset.lint.caption_rules import captions, triggers
 from orchestrator.dataset.lint.findings import Finding, Level
 from orchestrator.dataset.lint.image_hash import alike, hash_image, near_copies
+from orchestrator.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,8 +102,8 @@ def sizes(inspected: Inspected) -> Iterator[Finding]:
             times = bucketed.fit.resized[0] / bucketed.image.size[0]
             enlarged[original] = max(enlarged[original], (times, where))
         if bucket.missing:
-            batches = f"{bucket.batches} batches of {bucket.batch_size}"
-            what = f"{bucket.count} images with repeats in {batches}: the last lacks {bucket.missing}"
+            batches = f"{bucket.batches} {'batch' if bucket.batches == 1 else 'batches'} of {bucket.batch_size}"
+            what = f"{counted(bucket.count, 'image')} with repeats in {batches}: the last lacks {bucket.missing}"
             yield Finding(Level.NOTE, f"bucket {size} of {bucket.resolution[0]}x{bucket.resolution[1]}", what)
     for path, (loss, where) in worst.items():
         if loss > _CROPPED:

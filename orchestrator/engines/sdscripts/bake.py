@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestrator.errors import Problem, StepFailed
+from orchestrator.errors import Problem, StepFailed, counted
 from orchestrator.models.base_slices import base_slices, text_slices
 from orchestrator.models.names import kohya
 from orchestrator.weights.families import deltas, kinds
@@ -85,7 +85,7 @@ def changes(
             else:
                 by_tensor.setdefault(base_slice.tensor, []).append((module, part, base_slice))
     if missing:
-        what = f"{len(missing)} layers of the LoRA are not in the base model, as {missing[0]}"
+        what = f"the base model lacks {counted(len(missing), 'layer')} of the LoRA, as {missing[0]}"
         raise StepFailed(Problem("bake", what, "was it trained on another architecture?"))
     return by_tensor
 
@@ -123,7 +123,7 @@ def files(
     slices = {part: _slices(part, file.text_prefix, architecture) for file in base for part in _parts(file.source)}
     own = {part: [name for name in modules if f"{name}.weight" in where] for part, where in slices.items()}
     if missing := modules.keys() - {name for names in own.values() for name in names}:
-        what = f"{len(missing)} modules of the LoRA are not in the base model, as {min(missing)}"
+        what = f"the base model lacks {counted(len(missing), 'module')} of the LoRA, as {min(missing)}"
         raise StepFailed(Problem(str(base[0].source), what, "was it trained on another architecture?"))
     for file in base:
         file.target.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
     }
     own = {part: {name: modules[name] for name in modules if f"{name}.weight" in where} for part, where in slices.items()}
     if missing := sorted(modules.keys() - set().union(*own.values())):
-        what = f"{len(missing)} modules of the LoRA are not in the base model, as {missing[0]}"
+        what = f"the base model lacks {counted(len(missing), 'module')} of the LoRA, as {missing[0]}"
         raise StepFailed(Problem(str(base), what, "was it trained on another architecture?"))
     for path in base.rglob("*"):
         link = target / path.relative_to(base)

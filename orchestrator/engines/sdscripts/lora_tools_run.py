@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.sdscripts import checkout, environment, lora_tools, parser_options
-from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near_miss
+from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, counted, near_miss
 from orchestrator.system import settings
 from orchestrator.system.child import LOG, ChildCallbacks
 from orchestrator.system.log_tail import last_lines
@@ -63,8 +63,10 @@ class ToolReport:
     def table(self) -> list[str]:
         """Return the report in lines."""
         lines = [f"{self.program} of sd-scripts {self.version[:12]}, {self.seconds:.1f} s"]
-        lines.append(f"{self.modules} modules, {self.tensor_bytes:,} tensor bytes ({self.tensor_bytes / 2**20:.2f} MiB)")
-        return lines + [f"rank {rank}: {count} modules" for rank, count in sorted(self.ranks.items())]
+        lines.append(
+            f"{counted(self.modules, 'module')}, {self.tensor_bytes:,} tensor bytes ({self.tensor_bytes / 2**20:.2f} MiB)"
+        )
+        return lines + [f"rank {rank}: {counted(count, 'module')}" for rank, count in sorted(self.ranks.items())]
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON."""

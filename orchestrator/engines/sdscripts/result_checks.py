@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.sdscripts import arguments, network_args, training_states, typed_options
 from orchestrator.engines.sdscripts.output_parser import OutputParser
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.models.registry import ARCHITECTURES, SMALL_BASE
 from orchestrator.system.child import LOG
 from orchestrator.system.files import read_json
@@ -94,7 +94,7 @@ def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> l
     reasons += _tensors(recipe, header, checkpoint)
     reasons += _metadata(recipe, header.metadata, _trainer_steps(log, recipe.training.steps))
     if bad := non_finite_tensors(path):
-        reasons.append(f"{len(bad)} tensors hold NaN or infinity, as {bad[0]}")
+        reasons.append(f"{counted(len(bad), 'tensor', 'hold')} NaN or infinity, as {bad[0]}")
     return [Problem(where, reason, hint) for reason in reasons]
 
 
@@ -135,15 +135,15 @@ def _tensors(recipe: Recipe, header: Header, checkpoint: Path | None) -> Iterato
         names |= {f"{module.name}.{suffix}": shape for suffix, shape in shapes.items()}
     missing, extra = names.keys() - tensors.keys(), tensors.keys() - names.keys()
     if missing:
-        yield f"lacks {len(missing)} expected tensors, as {min(missing)}"
+        yield f"lacks {counted(len(missing), 'expected tensor')}, as {min(missing)}"
     if extra:
-        yield f"holds {len(extra)} unexpected tensors, as {min(extra)}"
+        yield f"holds {counted(len(extra), 'unexpected tensor')}, as {min(extra)}"
     other = [
         name for name in sorted(names.keys() & tensors.keys()) if math.prod(tensors[name].shape) != math.prod(names[name])
     ]
     if other:
         first, shape, predicted = other[0], list(tensors[other[0]].shape), list(names[other[0]])
-        yield f"{len(other)} tensors have other shapes than expected, as {first}: {shape}, expected {predicted}"
+        yield f"{counted(len(other), 'tensor', 'have')} another shape than expected, as {first}: {shape}, expected {predicted}"
 
 
 def _trainer_steps(log: str, steps: int) -> int:

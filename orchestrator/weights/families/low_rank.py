@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.models import names
 from orchestrator.weights.families import deltas, svd
 from orchestrator.weights.families.kinds import ModuleKind
@@ -65,7 +65,7 @@ def passed(lora: Adapter) -> int:
 
 def explain_passed(count: int) -> list[str]:
     """Return the line of a report about norms and biases."""
-    return [f"{count} modules with norms or biases, which have no rank and stay as they are"] if count else []
+    return [f"{counted(count, 'module')} with norms or biases alone: without a rank, unchanged"] if count else []
 
 
 def vectors(body: Body, module: AdapterModule, dtype: str, weight: float = 1.0) -> list[Piece]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, counted
 from orchestrator.weights.io.safetensors_io import WIDTHS, Body, read_header
 
 if TYPE_CHECKING:
@@ -35,7 +35,11 @@ def non_finite_tensors(path: Path) -> tuple[str, ...]:
 def explain_non_finite(tensors: Sequence[str]) -> list[str]:
     """Return the line of a report about tensors that hold NaN or infinity."""
     shown = ", ".join(tensors[:3]) + (" …" if len(tensors) > 3 else "")
-    return [f"NaN or infinity in {len(tensors)} tensors: {shown}; an earlier checkpoint may be sound"] if tensors else []
+    return (
+        [f"NaN or infinity in {counted(len(tensors), 'tensor')}: {shown}; an earlier checkpoint may be sound"]
+        if tensors
+        else []
+    )
 
 
 @functools.lru_cache(maxsize=64)

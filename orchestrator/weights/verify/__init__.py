@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import OrchestratorError, Problem, RecipeError
+from orchestrator.errors import OrchestratorError, Problem, RecipeError, counted
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.checks import Check, CheckStatus, as_json, overall
 from orchestrator.weights.families import expected_tensors
@@ -80,7 +80,11 @@ def _check(what: str, kept: bool | None, detail: str) -> Check:
 
 def _sound(inspection: Inspection) -> Iterable[Check]:
     modules = len(inspection.layers)
-    yield _check("file", True, f"{len(inspection.adapter.header.entries)} tensors in {modules} modules, header sound")
+    yield _check(
+        "file",
+        True,
+        f"{counted(len(inspection.adapter.header.entries), 'tensor')} in {counted(modules, 'module')}, header sound",
+    )
     broken = [layer.name for layer in inspection.layers if layer.size and not layer.size.finite]
     yield _check("numbers", not broken, f"not finite: {', '.join(broken[:4])}" if broken else "all finite")
     odd = [layer.name for layer in inspection.layers if layer.alpha is not None and not math.isfinite(layer.alpha)]

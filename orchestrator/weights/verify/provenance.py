@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from orchestrator.errors import counted
 from orchestrator.models import blocks
 from orchestrator.weights.io import metadata
 from orchestrator.weights.verify import tensor_checks
@@ -24,7 +25,7 @@ def history(inspection: Inspection) -> Iterator[str]:
     threes = {layer.name for layer in inspection.layers if tensor_checks.is_3x3(layer, inspection)}
     unblocked = [layer.name for layer in inspection.layers if layer.block == "other"]
     reach = "3x3 convolutions too" if threes else "linear layers and 1x1 convolutions only"
-    yield f"{len(inspection.layers)} modules: {reach}" + (
+    yield f"{counted(len(inspection.layers), 'module')}: {reach}" + (
         f", {len(unblocked)} outside the blocks (LyCORIS 0.1.4 or later)" if unblocked else ""
     )
     if (vector := inspection.block_vector) and 0.0 in vector:
@@ -32,7 +33,7 @@ def history(inspection: Inspection) -> Iterator[str]:
         yield f"block weights: {inspection.preset or 'no preset'}; zero in {', '.join(zero)}"
     if len(ranks) > 2 and inspection.spectrum_ratio:
         alike = sum(1 for layer in inspection.layers if layer.zero and layer.rank == 1)
-        merged = f"; {alike} zero modules of rank 1: merged before it was resized" if alike else ""
+        merged = f"; {counted(alike, 'zero module')} of rank 1: merged before it was resized" if alike else ""
         yield f"resized by a dynamic method: values down to 1/{inspection.spectrum_ratio:.4g} of the largest are kept{merged}"
     if module := adapter.header.metadata.get("ss_network_module"):
         doubt = f"; {inspection.misstated}" if inspection.misstated else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, counted
 from orchestrator.models import block_weights, blocks
 from orchestrator.weights.io import dtypes, metadata
 from orchestrator.weights.verify import metadata_checks
@@ -177,7 +177,7 @@ def _rank_rule(inspection: Inspection, promises: Mapping[str, Any]) -> Result | 
     measured = [layer for layer in inspection.layers if layer.size and layer.size.last is not None]
     zero = [layer for layer in inspection.layers if layer.zero and layer.rank != 1]
     if zero:
-        return False, f"{len(zero)} zero modules have a rank above 1: not resized, or not after the merge"
+        return False, f"{counted(len(zero), 'zero module', 'have')} a rank above 1: not resized, or not after the merge"
     if not measured:
         return None, "no spectrum"
     edge = (1 - _SLACK) / ratio
@@ -185,13 +185,13 @@ def _rank_rule(inspection: Inspection, promises: Mapping[str, Any]) -> Result | 
         kept = {layer.name: layer.size.last or 1.0 for layer in measured if layer.size and layer.rank != 1}
         over = [name for name, last in kept.items() if last < edge]
         detail = f"smallest kept value is 1/{1 / min(kept.values(), default=1.0):.4g} of the largest"
-        return not over, detail + (f"; beyond 1/{ratio:g} in {len(over)} modules" if over else "")
+        return not over, detail + (f"; beyond 1/{ratio:g} in {counted(len(over), 'module')}" if over else "")
     free = [layer.size for layer in measured if layer.rank != cap and layer.size]
     beyond = [size for size in free if size.before_last is not None and size.before_last < edge]
     under = [size for size in free if size.last is not None and size.last > (1 + _SLACK) / ratio]
     return (
         not beyond and not under,
-        f"one value beyond 1/{ratio:g} in {len(free) - len(beyond) - len(under)} of {len(free)} modules",
+        f"one value beyond 1/{ratio:g} in {len(free) - len(beyond) - len(under)} of {counted(len(free), 'module')}",
     )
 
 
