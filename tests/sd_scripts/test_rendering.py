@@ -37,11 +37,7 @@ if TYPE_CHECKING:
     from sd_scripts_projects import SmallProject
 
 pytestmark = pytest.mark.sd_scripts
-DRAWN = [
-    name
-    for name, entry in ARCHITECTURES.items()
-    if entry.renderer.script != GEN_IMG.script and name not in ("sd3.5-medium", "sd3.5-large", "flux-schnell")
-]
+DRAWN = [name for name, entry in ARCHITECTURES.items() if entry.renderer.script != GEN_IMG.script]
 
 
 def recipe_of(project: SmallProject, architecture: str, **tables: Any) -> Recipe:
