@@ -170,6 +170,10 @@ class Architecture:
     """Number of values in lists of the network module such as block_dims. 0: it takes none."""
     ignored_options: tuple[str, ...] = ()
     """Options that the training script accepts and ignores."""
+    rejected_options: Mapping[str, str] = field(default_factory=dict)
+    """Options that the training script accepts and stops at, or that do less than their name, with the reason."""
+    xformers: bool = True
+    """The training script uses xformers where ``training.attention`` says so."""
     swappable_blocks: int = 0
     """Largest value of blocks_to_swap. 0: the training script has no such option."""
     uncached_captions: tuple[str, ...] = CAPTION_CHANGES

@@ -16,6 +16,8 @@ IGNORED_OPTIONS = (
 """Options for noise and losses of diffusion, which trainers of flow matching accept and ignore."""
 IGNORED_RANGE = ("min_timestep", "max_timestep")
 """Ignored by the trainers that draw timesteps as FLUX does."""
+REJECTED_OPTIONS = {"weighted_captions": "its tokenizer takes no weights, and sd-scripts stops at the first batch"}
+"""Source: tokenize_with_weights of library/strategy_base.py, which only the strategies of SD1, SDXL and Lumina have."""
 _TEXT_ENCODER = re.compile(r"^(?:lora_te\d?|text_encoders?(?:_\w+?)?)_")
 
 

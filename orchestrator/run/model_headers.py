@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from orchestrator.weights.io.safetensors_io import Header
 
 _LORA = ("lora_unet_", "lora_te", "lycoris_")
+_SCALES = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale")
+"""Tensors beside the weights in scaled fp8 files of ComfyUI."""
+_BITSANDBYTES = (".absmax", ".quant_map", ".nested_absmax")
 _VELOCITY = ("v", "v_prediction", "v-prediction")
 _OPTION = "v_parameterization"
 
@@ -37,6 +40,8 @@ def problems(where: str, key: str, path: Path, recipe: Recipe) -> list[Problem]:
     entry = ARCHITECTURES[recipe.base.architecture]
     files = {f"base.files.{file.option}": file for file in entry.files}
     header = shards.header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
+    if header is not None and (what := _quantized(header, recipe)):
+        return [Problem(where, what, "name the file in bf16, fp16 or plain fp8 (e4m3)")]
     if key == "base.checkpoint":
         return _checkpoint(where, path, recipe, header)
     if key == "base.vae" and entry.vae is not None:
@@ -44,6 +49,17 @@ def problems(where: str, key: str, path: Path, recipe: Recipe) -> list[Problem]:
     if key in files:
         return _of_kind(where, path, entry, files[key].kind, header, folder=files[key].folder)
     return []
+
+
+def _quantized(header: Header, recipe: Recipe) -> str:
+    """Return the quantization of a file that sd-scripts does not read, or ""."""
+    if "scaled_fp8" in header.entries or any(name.endswith(_SCALES) for name in header.entries):
+        return "holds fp8 numbers with scales of their own, which sd-scripts does not apply"
+    if any(name.endswith(_BITSANDBYTES) or ".quant_state." in name for name in header.entries):
+        return "is quantized by bitsandbytes, which sd-scripts does not read"
+    if recipe.training.fp8_base and any(entry.dtype == "F8_E5M2" for entry in header.entries.values()):
+        return "is in fp8 e5m2; with training.fp8_base sd-scripts takes e4m3 only"  # flux_train_network.py 116
+    return ""
 
 
 def _checkpoint(where: str, path: Path, recipe: Recipe, header: Header | None) -> list[Problem]:

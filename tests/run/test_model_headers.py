@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,6 +123,38 @@ def test_another_file_is_named_with_its_key(tmp_path: Path, name: str, key: str,
     (problem,) = problems(tmp_path, example(name), {key: kind})
     assert problem.startswith(f"{key} = ")
     assert what in problem
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"scaled_fp8": [2]}, "holds fp8 numbers with scales of their own"),
+        ({f"{T5.removesuffix('.weight')}.scale_weight": []}, "holds fp8 numbers with scales of their own"),
+        ({f"{T5}.absmax": [2]}, "is quantized by bitsandbytes"),
+        ({f"{T5}.quant_state.bitsandbytes__nf4": [2]}, "is quantized by bitsandbytes"),
+    ],
+)
+def test_a_quantized_file_is_named(tmp_path: Path, more: Shapes, what: str) -> None:
+    recipe = example("krnk-flux")
+    write(tmp_path / "models" / "t5xxl_fp16.safetensors", {**FILES["T5"], **more})
+    inputs = ProjectInputs(tmp_path, Digests(tmp_path / "digests.json"))
+    found = [problem.what for problem in model_files.problems(recipe, inputs) if "t5xxl" in problem.where]
+    assert len(found) == 1
+    assert what in found[0]
+
+
+def test_fp8_of_the_other_kind_is_named(tmp_path: Path) -> None:
+    header = json.dumps({T5: {"dtype": "F8_E5M2", "shape": [2, 4096], "data_offsets": [0, 8192]}}).encode()
+    path = tmp_path / "models" / "t5xxl_fp16.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8192))
+    inputs = ProjectInputs(tmp_path, Digests(tmp_path / "digests.json"))
+    recipe = example("krnk-flux")
+    plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"fp8_base": False})})
+    for each, count in ((recipe, 1), (plain, 0)):
+        found = [problem.what for problem in model_files.problems(each, inputs) if "t5xxl" in problem.where]
+        assert len(found) == count
+        assert all("with training.fp8_base sd-scripts takes e4m3 only" in what for what in found)
 
 
 def test_every_kind_is_recognized_by_its_own_file_only(tmp_path: Path) -> None:

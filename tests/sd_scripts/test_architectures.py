@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -125,6 +125,23 @@ def test_included_layers_are_trained_as_predicted(small_project: SmallProject) -
     assert shapes["lora_unet_final_layer_linear.lora_down.weight"] == (2, 256)
     assert "lora_unet_blocks_0_self_attn_q_proj.alpha" in shapes
     assert "lora_unet_blocks_0_self_attn_k_proj.alpha" not in shapes
+
+
+@pytest.mark.parametrize(
+    "architecture", ["sdxl", "chroma", "flux-schnell", "sd3.5-medium", "lumina", "hunyuan-image", "anima"]
+)
+def test_images_are_drawn_during_a_training(small_project: SmallProject, architecture: str) -> None:
+    """With every setting of a line that the trainer reads. flow_shift of Anima is text there, and a number for the image."""
+    render: dict[str, Any] = {**FRONT, "scale": 3.0, "seed": 5, "negative": "bad"}
+    render |= dict.fromkeys(ARCHITECTURES[architecture].sample_line, 3.0)
+    name = small_project.write(f"sampled-{architecture}", architecture, render=render, sample_every_n_steps=2)
+    small_project.call("run", name, "--only", "dataset", "--only", "train")
+    train = small_project.folder(name, "train")
+    drawn = [re.sub(r"\d{14}", "TIME", path.name) for path in (train / "sample").glob("*.png")]
+    assert f"{name}_000002_00_TIME_5.png" in drawn
+    log = (train / "log.txt").read_text("utf-8")
+    stated = {"guidance": "embedded guidance scale: 3.0", "flow_shift": "flow_shift: 3"}
+    assert all(stated[key] in log for key in ARCHITECTURES[architecture].sample_line)
 
 
 def test_a_training_starts_from_the_lora_of_another(small_project: SmallProject) -> None:

@@ -37,6 +37,11 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
     for name in entry.ignored_options:
         if name in options and options[name][1] is not False:
             yield options[name][0], f"the trainer of {entry.title} ignores it; leave it out"
+    for name, reason in entry.rejected_options.items():
+        if name in options and options[name][1] is not False:
+            yield options[name][0], f"is not for {entry.title}: {reason}"
+    if recipe.training.attention == "xformers" and not entry.xformers:
+        yield "training.attention", f'is "xformers", which the trainer of {entry.title} ignores; set "sdpa"'
     yield from _network(recipe, entry)
     yield from _layers(recipe, entry)
     yield from _text_encoders(recipe, entry)

@@ -167,6 +167,7 @@ ARCHITECTURE = Architecture(
         *("fp8_base", "fp8_base_unet", "llm_adapter_path", "llm_adapter_lr"),
         *("self_attn_lr", "cross_attn_lr", "mlp_lr", "mod_lr"),
     ),
+    rejected_options=dit_blocks.REJECTED_OPTIONS,
     swappable_blocks=26,
     uncached_captions=tuple(key for key in CAPTION_CHANGES if key != "dataset.caption_dropout_rate"),
     cached_text_bytes=4 * 512 * 1024,

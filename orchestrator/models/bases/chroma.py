@@ -36,6 +36,10 @@ ARCHITECTURE = replace(
     released="2025-03",
     ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),
     trained_beside_cache=(),
+    rejected_options={  # docs/flux_train_network.md 298
+        **flux.SCHNELL.rejected_options,
+        "cpu_offload_checkpointing": "its blocks do not offload their checkpoints, in silence",
+    },
     model=MODEL,
     checkpoint_names=(
         r"^(?:model\.diffusion_model\.)?double_blocks\.0\.img_attn\.",

@@ -111,6 +111,7 @@ ARCHITECTURE = Architecture(
         *dit_blocks.IGNORED_RANGE,
         *("fp8_base", "fp8_base_unet"),  # fp8_scaled is its 8-bit mode
     ),
+    rejected_options=dit_blocks.REJECTED_OPTIONS,
     swappable_blocks=37,
     disk_cache_only="sd-scripts v0.10.1 cannot keep the outputs of its text encoders in memory",
     cached_text_bytes=4 * (1024 * 3584 + 128 * 1472),

@@ -103,6 +103,7 @@ ARCHITECTURE = Architecture(
     fixed_clip_skip="the trainer of Lumina ignores it",
     network_module="networks.lora_lumina",
     ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),
+    xformers=False,
     swappable_blocks=24,
     trained_beside_cache=("gemma2",),
     cached_text_bytes=4 * 256 * 2304,

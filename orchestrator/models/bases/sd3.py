@@ -144,6 +144,8 @@ def _architecture(version: str, released: str, sizes: dict[str, int], tensors: s
         fixed_clip_skip="the trainer of SD3 ignores it",
         network_module="networks.lora_sd3",
         ignored_options=(*dit_blocks.IGNORED_OPTIONS, "ip_noise_gamma", "ip_noise_gamma_random_strength"),
+        rejected_options=dit_blocks.REJECTED_OPTIONS,
+        xformers=False,
         swappable_blocks=sizes["depth"] - 2,
         trained_beside_cache=("clip_l", "clip_g"),
         cached_text_bytes=4 * (77 * 2048 + 256 * 4096),

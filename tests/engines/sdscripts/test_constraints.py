@@ -240,6 +240,12 @@ def test_t5_is_trained_with_the_text_encoders_only(tmp_path: Path) -> None:
             '[training]\ntrain = "both"\ntext_encoder_lr = [1e-5, 0, 0]\n',
             "takes one for each of clip_l, t5xxl, or one",
         ),
+        ("flux", '[training]\nattention = "xformers"\n', 'is "xformers", which the trainer of FLUX.1-dev ignores; set "sdpa"'),
+        ("lumina", '[training]\nattention = "xformers"\n', "which the trainer of Lumina 2 ignores"),
+        ("flux", "[training.options]\nweighted_captions = true\n", "is not for FLUX.1-dev: its tokenizer takes no weights"),
+        ("anima", "[training.options]\nweighted_captions = true\n", "is not for Anima: its tokenizer takes no weights"),
+        ("flux", "[training.options]\nsplit_mode = true\n", "set training.blocks_to_swap instead"),
+        ("chroma", "[training.options]\ncpu_offload_checkpointing = true\n", "its blocks do not offload their checkpoints"),
         ("flux", '[network]\nblocks = ["D19"]\n', "FLUX.1-dev has D00 to D18, S00 to S37, and ranges as D00-D01"),
         ("sdxl", '[network]\nblocks = ["IN04"]\n', "takes none; network.args.block_dims takes 23 ranks"),
         (
