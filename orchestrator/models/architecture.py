@@ -226,6 +226,8 @@ class Architecture:
     """Script of sd-scripts that draws prompts."""
     sample_line: Mapping[str, str] = field(default_factory=dict)
     """Option of a line of --sample_prompts for the keys guidance and flow_shift of ``render``, if the trainer reads them."""
+    samples_need_autocast: bool = False
+    """The trainer draws images in bf16, which weights in single precision do not take."""
     least_sample_seed: int = 0
     """Smallest seed with which the trainer draws images."""
     variants: tuple[DepthVariant, ...] = ()

@@ -127,15 +127,14 @@ def test_included_layers_are_trained_as_predicted(small_project: SmallProject) -
     assert "lora_unet_blocks_0_self_attn_k_proj.alpha" not in shapes
 
 
-@pytest.mark.parametrize(
-    "architecture", ["sdxl", "chroma", "flux-schnell", "sd3.5-medium", "lumina", "hunyuan-image", "anima"]
-)
+@pytest.mark.parametrize("architecture", ["sdxl", "chroma", "flux-schnell", "lumina", "anima"])
 def test_images_are_drawn_during_a_training(small_project: SmallProject, architecture: str) -> None:
     """With every setting of a line that the trainer reads. flow_shift of Anima is text there, and a number for the image."""
     render: dict[str, Any] = {**FRONT, "scale": 3.0, "seed": 5, "negative": "bad"}
     render |= dict.fromkeys(ARCHITECTURES[architecture].sample_line, 3.0)
     name = small_project.write(f"sampled-{architecture}", architecture, render=render, sample_every_n_steps=2)
-    small_project.call("run", name, "--only", "dataset", "--only", "train")
+    done = small_project.call("run", name, "--only", "dataset", "--only", "train")
+    assert (small_project.runs / name).is_dir(), done.stdout + done.stderr
     train = small_project.folder(name, "train")
     drawn = [re.sub(r"\d{14}", "TIME", path.name) for path in (train / "sample").glob("*.png")]
     assert f"{name}_000002_00_TIME_5.png" in drawn

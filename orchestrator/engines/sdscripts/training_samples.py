@@ -39,6 +39,8 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if not render.prompts:
         yield _EVERY, "needs render.prompts: without them nothing is drawn; leave it out, or add a prompt"
         return
+    if entry.samples_need_autocast and recipe.training.mixed_precision == "no":
+        yield _EVERY, f'stops the training of {entry.title} at mixed_precision = "no": it draws in bf16; leave one of them out'
     renderer = entry.renderer
     for key in ("guidance", "flow_shift"):
         taken = key in {**renderer.line, **renderer.arguments}  # else it is refused for every image

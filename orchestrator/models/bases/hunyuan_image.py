@@ -134,4 +134,5 @@ ARCHITECTURE = Architecture(
     resolution=2048,
     prediction_type="",
     renderer=RENDERER,
+    samples_need_autocast=True,  # generate_body of hunyuan_image_minimal_inference.py
 )

@@ -57,6 +57,12 @@ def test_a_setting_that_the_trainer_ignores_or_rejects_is_named(tmp_path: Path, 
         assert sdscripts.check(without) == []
 
 
+def test_samples_of_hunyuan_image_need_bf16(tmp_path: Path) -> None:
+    text = f'{EVERY}mixed_precision = "no"\n[render.prompts.front]\nprompt = "x"\n'
+    recipe = variant(tmp_path, "_algorithms/lora1x1", "_base/hunyuan-image", text=text)
+    assert [what for key, what in training_samples.problems(recipe) if "at mixed_precision" in what]
+
+
 def test_samples_need_a_prompt(tmp_path: Path) -> None:
     found = problems(tmp_path, f'unset = ["render.prompts"]\n{EVERY}', "_algorithms/lora1x1")
     assert "training.sample_every_n_steps  needs render.prompts" in found
