@@ -170,3 +170,66 @@ def test_every_build_is_locked_and_they_are_ordered() -> None:
         assert bool(build.index) == ("+" in build.torch)
     assert [build.cuda for build in BUILDS] == sorted((build.cuda for build in BUILDS), key=float, reverse=True)
     assert len({build.name for build in BUILDS}) >= 2
+
+
+# GPUs by the compute capability that NVIDIA states, and the builds that hold code for them (PyTorch CUDA Support Matrix).
+CODE = {
+    (3, 7): (),
+    (5, 0): ("cu126", "cu118"),
+    (5, 2): ("cu126", "cu118"),
+    (6, 1): ("cu126", "cu118"),
+    (7, 0): ("cu128", "cu126", "cu118"),
+    (7, 5): ("cu130", "cu128", "cu126", "cu118"),
+    (8, 0): ("cu130", "cu128", "cu126", "cu118"),
+    (8, 9): ("cu130", "cu128", "cu126", "cu118"),
+    (9, 0): ("cu130", "cu128", "cu126", "cu118"),
+    (10, 0): ("cu130", "cu128"),
+    (10, 3): ("cu130", "cu128"),
+    (11, 0): ("cu130",),
+    (12, 1): ("cu130", "cu128"),
+    (13, 0): (),
+}
+
+
+@pytest.mark.parametrize("capability", CODE)
+def test_a_build_holds_code_for_these_cards(capability: tuple[int, int]) -> None:
+    card = Card("Card", "999", capability)
+    assert tuple(build.name for build in BUILDS if not build.obstacle(card)) == CODE[capability]
+
+
+@pytest.mark.parametrize(
+    ("name", "driver", "python", "machines"),
+    [
+        ("cu130", 580, (3, 15), ("x86_64", "aarch64")),
+        ("cu128", 525, (3, 14), ("x86_64",)),
+        ("cu126", 525, (3, 13), ("x86_64",)),
+        ("cu118", 450, (3, 13), ("x86_64",)),
+    ],
+)
+def test_a_build_has_an_oldest_driver_a_newest_python_and_its_machines(
+    monkeypatch: pytest.MonkeyPatch, name: str, driver: int, python: tuple[int, int], machines: tuple[str, ...]
+) -> None:
+    (build,) = [build for build in BUILDS if build.name == name]
+    good = Card("Card", f"{driver}.1", (8, 0))
+    assert build.obstacle(good) == ""
+    assert build.obstacle(Card("Card", f"{driver - 1}.99", (8, 0))) == f"needs driver {driver} or newer"
+    assert build.obstacle(Card("Card", "unknown", (8, 0))) == f"needs driver {driver} or newer"
+    monkeypatch.setattr(torch_builds, "PYTHON", python)
+    assert build.obstacle(good) == ""
+    newer = (python[0], python[1] + 1)
+    monkeypatch.setattr(torch_builds, "PYTHON", newer)
+    assert build.obstacle(good) == f"has no wheel for Python {newer[0]}.{newer[1]}"
+    monkeypatch.setattr(torch_builds, "PYTHON", (3, 11))
+    for machine in ("x86_64", "aarch64", "arm64"):
+        monkeypatch.setattr(torch_builds, "MACHINE", machine)
+        assert (build.obstacle(good) == "") == (machine in machines)
+
+
+def test_the_next_older_build_runs_on_one_of_the_cards() -> None:
+    cards = [Card("Card", "999", (6, 1)), Card("Card", "999", (12, 0))]
+    builds = {build.name: build for build in BUILDS}
+    assert torch_builds.next_older(builds["cu130"], cards) is builds["cu128"]
+    assert torch_builds.next_older(builds["cu130"], cards[:1]) is builds["cu126"]
+    assert torch_builds.next_older(builds["cu128"], cards[1:]) is None
+    assert torch_builds.next_older(builds["cu118"], cards) is None
+    assert torch_builds.next_older(CPU, cards) is None
