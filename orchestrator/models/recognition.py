@@ -108,6 +108,7 @@ def recognize(
     *,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     metadata: Mapping[str, str] | None = None,
+    before: str = "",
 ) -> Recognition:
     """Return the architecture to which the most modules of a file belong.
 
@@ -118,6 +119,7 @@ def recognize(
         modules: names in the file.
         sizes: (outputs, inputs) of their weights by module, as far as they are known.
         metadata: of the file.
+        before: the architecture by which an earlier conversion named the modules, or "".
     """
     modules, sizes, metadata = list(modules), sizes or {}, metadata or {}
     plain = {module: canonical(module, None) for module in modules}
@@ -134,14 +136,14 @@ def recognize(
         fits = sum(_fits(exact.get(name), sizes.get(module), parts) for module, name in own.items())
         native = sum(name == plain[module] for module, name in own.items())
         covered = {name for name, layer in exact.items() if not layer.text} <= set(own.values())
-        candidate = (len(own), fits, _stated(architecture, metadata), native, covered)
+        candidate = (len(own), fits, _stated(architecture, metadata, before), native, covered)
         twin = ARCHITECTURES[architecture].model == ARCHITECTURES[best].model  # FLUX.1-schnell and dev, the usual one
         if candidate > score or (twin and candidate == score):
             best, score, held = architecture, candidate, set(own)
     unknown = tuple(module for module in modules if module not in held)
     network = [module for module in modules if not plain[module].startswith("lora_te")] or modules
     other = _other(best, {module: plain[module] for module in network}, sizes, metadata, whole=not unknown)
-    if other:
+    if other and best != before:
         return Recognition(None, best, len(modules), unknown or tuple(network), other)
     enough = 2 * sum(module in held for module in network) > len(network)
     nearest = best if held else _similar(plain.values())
@@ -217,11 +219,15 @@ def _fits(layer: ModelLayer | None, size: tuple[int, int] | None, table: counter
     return size[0] == layer.out or any(size[0] == last - first for first, last in rows or ())
 
 
-def _stated(architecture: ArchitectureName, metadata: Mapping[str, str]) -> int:
-    """Return how many entries of the metadata state the architecture."""
+def _stated(architecture: ArchitectureName, metadata: Mapping[str, str], before: str = "") -> int:
+    """Return how many entries of the metadata state the architecture.
+
+    An earlier conversion was sure of it, and counts more than all.
+    """
     entry = ARCHITECTURES[architecture]
     stated = (metadata.get("ss_base_model_version"), metadata.get("modelspec.architecture", "").partition("/")[0])
-    return sum(text == own for text, own in zip(stated, (entry.base_model_version, entry.modelspec), strict=True))
+    agreeing = sum(text == own for text, own in zip(stated, (entry.base_model_version, entry.modelspec), strict=True))
+    return agreeing + (len(stated) + 1) * (architecture == before)
 
 
 def _similar(modules: Iterable[str]) -> ArchitectureName:

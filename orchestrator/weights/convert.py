@@ -230,5 +230,12 @@ def _metadata(task: Task, pieces: list[Piece], named: Renamed | None) -> dict[st
         kept["ss_network_dim"] = str(task.rank) if task.rank else "Dynamic"
         alphas = {low_rank.stated_alpha([piece]) for piece in pieces if piece.entry.name.endswith(".alpha")}
         kept["ss_network_alpha"] = str(alphas.pop()) if len(alphas) == 1 else "Dynamic"
-    details = {"to": task.to, "rank": task.rank, "max_error": task.max_error, "save_precision": task.dtype}
+    architecture = task.lora.architecture if named else None
+    details = {
+        "to": task.to,
+        "architecture": architecture,
+        "rank": task.rank,
+        "max_error": task.max_error,
+        "save_precision": task.dtype,
+    }
     return metadata.with_provenance(kept, "convert", {key: value for key, value in details.items() if value is not None})

@@ -293,3 +293,25 @@ def test_numbers_that_come_back_rounded_are_counted(tmp_path: Path, dtype: str, 
     back = tmp_path / "back.safetensors"
     convert(there, back, "kohya")
     assert (bits(back) == bits(source)) == (not rounded)
+
+
+@pytest.mark.parametrize("target", ["comfy", "diffusers", "peft"])
+@pytest.mark.parametrize(
+    ("architecture", "layer"),
+    [
+        ("sd1", "mid_block_attentions_0_proj_in"),
+        ("flux", "double_blocks_0_img_attn_qkv"),
+        ("chroma", "single_blocks_0_linear2"),
+    ],
+)
+def test_a_layer_alone_comes_back_to_its_architecture(
+    tmp_path: Path, architecture: ArchitectureName, layer: str, target: Target
+) -> None:
+    """In the new names it may be another's: ComfyUI names SD1.5 as SDXL, diffusers FLUX.1 as Qwen-Image."""
+    source = kohya_file(tmp_path / "whole.safetensors", architecture, keep=lambda name: name == f"lora_unet_{layer}")
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    convert(source, there, target)
+    writer.edit_metadata(there, there, {"ss_base_model_version": None}, overwrite=True)
+    assert adapter(read_header(there)).architecture == architecture
+    convert(there, back, "kohya")
+    assert bits(back) == bits(source)

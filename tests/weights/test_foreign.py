@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.remap import remap
 from orchestrator.weights.resize import resize
 from orchestrator.weights.sweep import sweep
-from weights_samples import MID, read, write
+from weights_samples import MID, lora, read, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,11 +64,17 @@ def _file(path: Path, keys: list[str], shape: tuple[int, ...] = (4, 4)) -> Path:
         ([f"{MID}.oft_blocks.0", f"{MID}.oft_blocks.1"], "is a rotation of sd-scripts for FLUX"),
         (["double_blocks.0.processor.qkv_lora1.down.weight"], "is a LoRA of XLabs for FLUX"),
         (["model.layers.0.q.lora_A", "model.layers.0.q.lora_B"], "is a LoRA of loralib"),
+        (["transformer_blocks.0.qkv_proj.lora_down", "transformer_blocks.0.qkv_proj.lora_up"], "is a LoRA of Nunchaku"),
+        (["down_blocks.0.attn2.processor.to_k_custom_diffusion.weight"], "is a file of Custom Diffusion"),
+        (["body.0.block1.weight", "conv_in.weight"], "is a T2I-Adapter"),
+        (["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight", "model.0.bias"], "is an upscaler"),
+        (["768.0.linear.0.weight", "768.0.linear.0.bias"], "is a hypernetwork"),
+        (["strange.0.weight", "strange.1.bias", "strange.2.weight"], "is a file of whole tensors (strange.0.weight"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, keys: list[str], message: str) -> None:
     source = _file(tmp_path / "in.safetensors", keys)
-    with pytest.raises(RecipeError, match=message.replace(".", r"\.")) as caught:
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
         inspect(source)
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].hint or message == "no family"
@@ -80,6 +87,7 @@ def test_other_files_are_named(tmp_path: Path, keys: list[str], message: str) ->
         (["emb_params"], "textual inversion"),
         (["clip_l", "clip_g"], "textual inversion"),
         (["<word>"], "textual inversion"),
+        (["lora_controlnet", "input_blocks.1.0.in_layers.2.up"], "is a Control-LoRA"),
     ],
 )
 def test_keys_without_dots_are_named(tmp_path: Path, keys: list[str], message: str) -> None:
@@ -179,6 +187,16 @@ def test_old_names_of_diffusers_are_read(tmp_path: Path) -> None:
     merge(source, output, MergeOptions([0.5] * 26))
     assert set(read(output)) == set(read(source))
     assert compare(source, output).norm_ratio == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("key", ["emb_params", "clip_l", "<word>", "string_to_param.*"])
+def test_an_embedding_with_a_name_of_its_own_stays(tmp_path: Path, key: str) -> None:
+    source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    whole = [writer.raw(name, "F32", value.shape, value.tobytes()) for name, value in read(lora(source)).items()]
+    writer.write_safetensors(source, [*whole, writer.raw(key, "F32", (2,), bytes(range(8)))], {})
+    assert inspect(source).to_json()["embeddings"] == [key]
+    merge(source, output, MergeOptions([0.5] * 26))
+    assert read(output)[key].tobytes() == bytes(range(8))
 
 
 def test_an_embedding_beside_a_lora_stays(tmp_path: Path) -> None:

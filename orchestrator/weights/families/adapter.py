@@ -13,7 +13,7 @@ from orchestrator.models import blocks, conventions, names, registry
 from orchestrator.models.recognition import Recognition, recognize
 from orchestrator.weights.families import foreign, kinds
 from orchestrator.weights.families.kinds import ModuleKind
-from orchestrator.weights.io import peft
+from orchestrator.weights.io import metadata, peft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -261,7 +261,8 @@ def adapter(header: Header) -> Adapter:
             problems[:_MOST] + ([Problem("…", f"{len(problems) - _MOST} more problems")] if len(problems) > _MOST else [])
         )
     sizes = {name: size for name, (kind, shapes) in complete.items() if (size := kinds.extent(kind, shapes))}
-    recognition = recognize(complete, sizes=sizes, metadata=header.metadata)
+    before = metadata.architecture(header.metadata)
+    recognition = recognize(complete, sizes=sizes, metadata=header.metadata, before=before)
     architecture, modules = recognition.architecture, []
     for name, (kind, shapes) in complete.items():
         layer, number = names.layer_and_part(name, architecture)

@@ -35,32 +35,38 @@ _FORMS = (
      "merge it into its base with sd-scripts' networks/oft_flux.py"),
     (r".+\.processor\.(?:proj|qkv)_lora\d*\.(?:down|up)\.weight$", "a LoRA of XLabs for FLUX, by attention processors",
      "open it with ComfyUI's or XLabs' loader"),
+    (r"lora_controlnet$", "a Control-LoRA, a ControlNet of low rank", "use it as a ControlNet"),
+    (r".+\.(?:lora|proj)_(?:down|up)$", "a LoRA of Nunchaku, whose factors are packed for its own kernels",
+     "name the LoRA that it was made of"),
     (r".+\.lora_E$|.+\.ranknum$", "an AdaLoRA of PEFT, which has a third factor", peft.MERGE),
     (r".+\.lora_[AB]$", "a LoRA of loralib, whose factors have no .weight and whose alpha is in its program",
      "save it as safetensors with PEFT, or merge it into its base there"),
     (r".+\.lora_embedding_[AB]$", "a LoRA of PEFT on an embedding, which is not a layer of a LoRA file", peft.MERGE),
     (r"base_model\.model\.(?!.*\.(?:lora|hada|lokr)_).+\.(?:weight|bias)$",
-     "an adapter of PEFT with whole layers beside it (modules_to_save)", peft.MERGE),
+     "an adapter of PEFT with whole layers or biases beside it (modules_to_save, bias)", peft.MERGE),
 )  # fmt: skip
 _FILES = (
     (r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\.", "a checkpoint"),
     (r"(?:control_model|controlnet_\w+)\.", "a ControlNet"),
     (r"(?:image_proj|ip_adapter)\.", "an IP-Adapter"),
+    (r".+_custom_diffusion\.", "a file of Custom Diffusion, with whole weights of attention"),
+    (r"(?:adapter\.)?body\.\d+\.", "a T2I-Adapter"),
     (r"(?:encoder|decoder)\.(?:conv_in|down|up|mid)", "a VAE"),
     (r"(?:text_model|encoder\.block\.\d+|model\.layers\.\d+)\.", "a text encoder"),
     (r"(?:down_blocks|up_blocks|transformer_blocks|double_blocks|single_blocks|joint_blocks|blocks|net)\.", "a base model"),
-    (r"linear\.\d+\.(?:weight|bias)$|\d+\.linear", "a hypernetwork"),
+    (r"linear\.\d+\.(?:weight|bias)$|(?:\d+\.)+linear", "a hypernetwork"),
+    (r"(?:params\w*\.)?(?:model\.\d+\.(?:weight|bias|sub)|conv_first\.|RRDB_trunk\.)", "an upscaler"),
 )
 
 
 def bundled(key: str) -> str | None:
     """Return the name of the embedding that a tensor beside a LoRA belongs to.
 
-    >>> bundled("bundle_emb.word.string_to_param.*")
-    'word'
+    >>> bundled("bundle_emb.word.string_to_param.*"), bundled("emb_params")
+    ('word', 'emb_params')
     """
     match = _BUNDLED.match(key)
-    return match[1] if match else None
+    return match[1] if match else key if _INVERSION.fullmatch(key) else None
 
 
 def describe(header: Header) -> Problem | None:
@@ -71,10 +77,13 @@ def describe(header: Header) -> Problem | None:
             return Problem(where, f"is {what.format(*(name.upper() for name in match.groups()))}", hint)
     if not keys or any(_of_lora(key) for key in keys):
         return None
-    if all(_INVERSION.fullmatch(key) or bundled(key) for key in keys):
+    if all(bundled(key) for key in keys):
         hint = "use it from the folder of embeddings; a LoRA file changes layers"
         return Problem(where, "is a textual inversion (an embedding of a word), not a LoRA", hint)
-    if (kind := _kind(keys)) is None:
+    kind = _kind(keys)
+    if kind is None and all(key.endswith((".weight", ".bias")) for key in keys):
+        kind = f"a file of whole tensors ({', '.join(keys[:2])}{' …' if keys[2:] else ''})"
+    if kind is None:
         return None
     hint = "name a LoRA file here; convert takes a base model as --base"
     return Problem(where, f"is {kind}, not a LoRA: no tensor of it is a difference", hint)

@@ -23,6 +23,15 @@ def with_provenance(metadata: Mapping[str, str], operation: str, details: Mappin
     }
 
 
+def architecture(metadata: Mapping[str, str]) -> str:
+    """Return the architecture by which the last conversion of names went, or "".
+
+    A few layers of one architecture may have the names of another in the new convention.
+    """
+    stated = [entry["architecture"] for entry in provenance(metadata) if isinstance(entry.get("architecture"), str)]
+    return stated[-1] if stated else ""
+
+
 def resizes(metadata: Mapping[str, str]) -> list[str]:
     """Return the earlier resizes of a file, oldest first.
 
