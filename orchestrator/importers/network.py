@@ -63,7 +63,7 @@ def network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dict
         if key == "decompose_both" and value is False:
             settings.note(Disposition.CHANGED, key, f"network.args.{key}", _TRUE_TEXT)
             continue
-        if value in ("", None, False) or (value == 0 and key in ("rank_dropout", "module_dropout")):
+        if value in ("", None, False):  # 0, too
             settings.note(Disposition.KEPT, key, why=_OFF)
             continue
         rest[key] = value
