@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import fakes
 from import_cases import dispositions, loaded
 from orchestrator.errors import RecipeError
-from orchestrator.importers import reader, to_recipe
+from orchestrator.importers import lora_metadata, reader, to_recipe
 from orchestrator.importers.notes import Disposition
 from orchestrator.models import blocks
 from orchestrator.weights.io import writer
@@ -208,3 +208,158 @@ def test_ranks_by_block_are_not_those_of_the_tensors(tmp_path: Path) -> None:
     metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "8", "ss_network_args": args, "ss_sd_model_name": "m"}
     save_file({"lora_unet_x.lora_down.weight": np.zeros((2, 8), np.float32)}, path, metadata)
     assert to_recipe.recipe(reader.read(str(path))[0]).table["network"]["dim"] == 8
+
+
+PLAIN = {"ss_network_module": "networks.lora", "ss_network_dim": "4", "ss_network_alpha": "2"}
+
+
+def imported(folder: Path, **fields: str) -> tuple[to_recipe.ImportedRecipe, dict[str, str]]:
+    """Import a file, with disposition, key and reason of each note by its name."""
+    metadata = PLAIN | {f"ss_{name}": value for name, value in fields.items()}
+    result = to_recipe.recipe(reader.read(str(lora(folder / "a.safetensors", metadata)))[0])
+    return result, {note.name: f"{note.disposition}: {note.where}: {note.why}" for note in result.notes}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("None", None),
+        ("", None),
+        ("True", True),
+        ("False", False),
+        ("7", 7),
+        ("7.0", 7.0),
+        ("1e3", 1000),
+        ("1e-4", 1e-4),
+        ("1e300", 1e300),
+        ("[1, 2]", [1, 2]),
+        ("(512, 512)", "(512, 512)"),
+        ("krnk", "krnk"),
+    ],
+)
+def test_a_value_of_the_metadata(text: str, value: Any) -> None:
+    read = lora_metadata._value(text)
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_a_file_without_datasets_has_one_of_512(tmp_path: Path) -> None:
+    for datasets in ("[]", "None"):
+        table = imported(tmp_path, datasets=datasets)[0].table["dataset"]
+        assert (table["resolution_classes"], table["batch_size"]) == ([512], {"default": 1})
+        assert table["sources"] == {"pictures": {"images": "data/pictures", "captions": "files", "trigger": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "note"),
+    [
+        ("max_grad_norm", "1.0", "kept: : it is sd-scripts' default"),
+        ("max_grad_norm", "0.5", "kept: training.max_grad_norm: "),
+        ("session_id", "123", "kept: : a record of the run, or in another field, too"),
+        ("lowram", "False", "kept: : a record of the run, or in another field, too"),
+        ("new_field", "False", "kept: : off or empty there: nothing to take over"),
+        ("new_field", "7", "lost: : is not an option of this program"),
+        ("prior_loss_weight", "1.0", "kept: : it is sd-scripts' default"),
+        ("prior_loss_weight", "0.5", "kept: training.options.prior_loss_weight: "),
+    ],
+)
+def test_a_field_of_the_metadata_has_a_note(tmp_path: Path, name: str, text: str, note: str) -> None:
+    assert imported(tmp_path, **{name: text})[1][f"ss_{name}"].startswith(note)
+
+
+def test_files_of_the_base_model_are_named_and_digested(tmp_path: Path) -> None:
+    fields = {"sd_model_name": "base.safetensors", "vae_name": "vae.pt", "new_sd_model_hash": "a" * 64}
+    result, notes = imported(tmp_path, **fields, new_vae_hash="b" * 63)
+    base = result.table["base"]
+    assert base == {"architecture": "sd1", "checkpoint": "base.safetensors", "vae": "vae.pt", "sha256": "a" * 64}
+    assert notes["ss_new_sd_model_hash"] == "kept: base.sha256: "
+    assert imported(tmp_path, **fields, new_vae_hash="0x" + "b" * 64)[0].table["base"] == base | {"vae_sha256": "b" * 64}
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "architecture", "velocity"),
+    [
+        ("", {}, "sd1", False),
+        ("None", {}, "sd1", False),
+        ("sd_v1", {}, "sd1", False),
+        ("sd_v1_v", {}, "sd1", True),
+        ("sd_v2", {}, "sd2", False),
+        ("sd_v2_v", {}, "sd2", True),
+        ("", {"v2": "True"}, "sd2", False),
+        ("sdxl_base_v1-0", {}, "sdxl", False),
+    ],
+)
+def test_the_version_of_the_base_model(
+    tmp_path: Path, version: str, fields: dict[str, str], architecture: str, *, velocity: bool
+) -> None:
+    table = imported(tmp_path, base_model_version=version, **fields)[0].table
+    assert table["base"]["architecture"] == architecture
+    assert table["training"].get("options", {}).get("v_parameterization", False) == velocity
+
+
+@pytest.mark.parametrize(
+    ("text", "optimizer", "args"),
+    [
+        ("None", "AdamW", None),
+        ("torch.optim.adamw.AdamW", "AdamW", None),
+        ("a.b.AdamW8bit(weight_decay=0.1,betas=(0.9, 0.99))", "AdamW8bit", {"weight_decay": 0.1, "betas": [0.9, 0.99]}),
+        (
+            "a.b.Prodigy(d_coef=2,decouple=True,betas=[0.9, 0.99])",
+            "Prodigy",
+            {"d_coef": 2, "decouple": True, "betas": [0.9, 0.99]},
+        ),
+    ],
+)
+def test_the_optimizer_and_its_arguments(tmp_path: Path, text: str, optimizer: str, args: dict[str, Any] | None) -> None:
+    training = imported(tmp_path, optimizer=text, learning_rate="1.0")[0].table["training"]
+    assert (training["optimizer"], training.get("optimizer_args")) == (optimizer, args)
+
+
+def test_the_precision_is_that_of_the_tensors(tmp_path: Path) -> None:
+    result, notes = imported(tmp_path)
+    assert result.table["training"]["save_precision"] == "fp16"
+    assert notes["image folders"].startswith("changed: dataset.sources: the metadata holds their names only")
+
+
+def test_a_resize_without_an_alpha_takes_the_rank(tmp_path: Path) -> None:
+    comment = "Dynamic resize with sv_fro: 0.9 from 32; None"
+    result, notes = imported(tmp_path, network_dim="Dynamic", network_alpha="Dynamic", training_comment=comment)
+    assert (result.table["network"]["dim"], result.table["network"]["alpha"]) == (32, 32)
+    assert result.table["resize"] == {"sv_fro": 0.9, "new_rank": 32, "rank_rule": "sd-scripts-0.10"}
+    assert notes["ss_network_alpha"].startswith("changed: network.alpha: resizing replaced it")
+
+
+def test_two_merges_and_work_by_hand_are_lost(tmp_path: Path) -> None:
+    weights = dict.fromkeys(blocks.names("sd1"), 1.0)
+    merge = {"operation": "merge", "block_weights": weights, "zeroed": "keep", "unmapped": 0.5, "compat": "supermerger-2023"}
+    for done, disposition, why in (
+        ([merge, merge], "lost", "the file was merged 2 times; a recipe merges once"),
+        ([merge], "kept", ""),
+        ([{"operation": "scale", "factor": 2}], "lost", "the metadata does not hold them; `verify` measures them"),
+    ):
+        metadata = PLAIN | {"orchestrator_provenance": json.dumps(done)}
+        result = to_recipe.recipe(reader.read(str(lora(tmp_path / "a.safetensors", metadata)))[0])
+        note = next(note for note in result.notes if note.name == "block weights")
+        assert (note.disposition, note.why.startswith(why)) == (disposition, True)
+        assert ("block_weights" in result.table) == (disposition == "kept")
+        if disposition == "kept":
+            assert result.table["merge"] == {"unmapped": 0.5, "compat": "supermerger-2023"}
+        by_hand = [note for note in result.notes if note.name == "scale"]
+        assert [str(note) for note in by_hand] == (
+            ["lost     scale   (it was done to the file by hand; a recipe cannot do it)"] if "scale" in str(done) else []
+        )
+
+
+def test_folders_of_an_older_file_are_subsets(tmp_path: Path) -> None:
+    dirs = {"4_krnk": {"n_repeats": 4, "img_count": 15}, "2_momo": {"n_repeats": 2, "img_count": 10}}
+    shared = {"resolution": "(512, 768)", "batch_size_per_device": "5", "enable_bucket": "False", "flip_aug": "True"}
+    shared |= {"dataset_dirs": json.dumps(dirs), "max_train_steps": "None", "max_train_epochs": "3"}
+    dataset = imported(tmp_path, **shared)[0].table
+    table = dataset["dataset"]
+    assert (table["resolution_classes"], table["batch_size"], table["flip_aug"]) == ([512, 768], {"default": 5}, True)
+    assert {name: (source["images"], source["repeats"]) for name, source in table["sources"].items()} == {
+        "krnk": ("data/4_krnk", 4),
+        "momo": ("data/2_momo", 2),
+    }
+    assert dataset["training"]["steps"] == 3 * (4 * 15 + 2 * 10) // 5  # 3 epochs of 16 batches
+    one = imported(tmp_path, resolution="640", dataset_dirs=json.dumps({"x": {}}))[0].table["dataset"]
+    assert (one["resolution_classes"], one["batch_size"], one["sources"]["x"]["repeats"]) == ([640], {"default": 1}, 1)
