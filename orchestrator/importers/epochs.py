@@ -79,6 +79,12 @@ def uncounted(settings: ImportedSettings, length: tuple[int | None, float | None
     return int(length[1] or 0) or whole_or(settings.extra.get("interface_epochs"), 0) or None
 
 
+def longest_side(subset: dict[str, Any]) -> float:
+    """Return the longest side of a subset's images in pixels, infinity if one is unknown."""
+    sizes = [image.size for image in _images(subset)]
+    return max((max(size) for size in sizes if size is not None), default=math.inf) if None not in sizes else math.inf
+
+
 def _accumulation(settings: ImportedSettings) -> int:
     return _whole(settings.options.get("gradient_accumulation_steps"), 1)
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 _FLAGS: Final = ("color_aug", "random_crop", "shuffle_caption")
 _NUMBERS: Final = ("keep_tokens", "caption_dropout_every_n_epochs")
 _SHARES: Final = ("caption_dropout_rate", "caption_tag_dropout_rate")
-_BUCKETS: Final = ("enable_bucket", "bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso")
+# And the trainer's defaults.
+_BUCKETS: Final = {
+    "enable_bucket": False,
+    "bucket_no_upscale": False,
+    "bucket_reso_steps": 64,
+    "min_bucket_reso": 256,
+    "max_bucket_reso": 1024,
+}
 _SIDE: Final = 512
 
 
@@ -56,10 +63,16 @@ def dataset(settings: ImportedSettings, name: str, length: tuple[int | None, flo
             one = len(set(batches.values())) < 2
             key = "default" if one or f"{width}x{height}" == next(iter(batches)) else f"{width}x{height}"
             settings.note(Disposition.KEPT, dataset_sources.leaf(settings, group, "batch_size"), f"dataset.batch_size.{key}")
+    for size, batch in batches.items():
+        given = sorted({_batch_size(group) for group, (width, height) in groups if size == f"{width}x{height}"})
+        if len(given) > 1:
+            why = f"datasets of this size have {', '.join(map(str, given))}; {batch} for all"
+            settings.note(Disposition.CHANGED, f"batch_size of {size}", "dataset.batch_size", why)
     settings.note(Disposition.KEPT, "train_batch_size", "dataset.batch_size.default")
     for folder, uses in _uses(settings).items():
         dataset_sources.add(settings, folder, uses, sources)
     table["resolution_classes"] = sorted({side for _, sides in groups for side in sides}) or [_SIDE]
+    _note_smaller(settings, groups)
     table["batch_size"] = {"default": next(iter(batches.values()), 1), **({} if len(set(batches.values())) < 2 else batches)}
     _shared(settings, table)
     if not any(not source.get("regularization") for source in sources.values()):
@@ -84,6 +97,27 @@ def _note_resolution(settings: ImportedSettings, group: dict[str, Any], sides: t
         settings.note(Disposition.CHANGED, "resolution", where, why)
 
 
+def _note_smaller(settings: ImportedSettings, groups: list[tuple[dict[str, Any], tuple[int, int]]]) -> None:
+    """Note datasets whose images train at the resolution of another one.
+
+    A recipe chooses the class of an image by its size.
+    """
+    largest = max((max(sides) for _, sides in groups), default=0)
+    best = {folder: max(side for side, _ in uses) for folder, uses in _uses(settings).items()}
+    for group, sides in groups:
+        smaller = [folder for folder in map(_folder, group["subsets"]) if best[folder] == max(sides) < largest]
+        if any(epochs.longest_side(subset) > max(sides) for subset in group["subsets"] if _folder(subset) in smaller):
+            why = f"a recipe chooses by the size of each image: its larger images train at up to {largest}"
+            path = dataset_sources.leaf(settings, group, "resolution")
+            settings.note(Disposition.CHANGED, path, "dataset.resolution_classes", why)
+
+
+def _folder(subset: dict[str, Any]) -> str:
+    return dataset_sources.folder_path(
+        subset["parent"] if "parent" in subset else subset.get("image_dir") or dataset_sources.NO_FOLDER
+    )
+
+
 def _batch_size(group: dict[str, Any]) -> int:
     return max(_fit("batch_size", group.get("batch_size")) or 1, 1)
 
@@ -97,10 +131,7 @@ def _uses(settings: ImportedSettings) -> dict[str, list[tuple[int, dict[str, Any
     for group in settings.datasets:
         side = max(_sides(group))
         for subset in group["subsets"]:
-            folder = dataset_sources.folder_path(
-                subset["parent"] if "parent" in subset else subset.get("image_dir") or dataset_sources.NO_FOLDER
-            )
-            subsets_by_folder.setdefault(folder, []).append((side, subset))
+            subsets_by_folder.setdefault(_folder(subset), []).append((side, subset))
     return subsets_by_folder
 
 
@@ -110,19 +141,27 @@ def _shared(settings: ImportedSettings, table: dict[str, Any]) -> None:
     The most common value is used, and a note is added if subsets differ.
     """
     subsets = [subset for group in settings.datasets for subset in group["subsets"]]
-    for key in _BUCKETS:
-        _common(settings, table, key, [group[key] for group in settings.datasets if key in group])
+    for key, usual in _BUCKETS.items():
+        used = (
+            settings.datasets if key == "enable_bucket" else [each for each in settings.datasets if each.get("enable_bucket")]
+        )
+        _once(settings, table, key, used or settings.datasets, usual)
     for key in (*_FLAGS, *_NUMBERS, *_SHARES):
-        if any(key in subset for subset in subsets):  # the others have the trainer's default
-            off = False if key in _FLAGS else 0
-            _common(settings, table, key, [subset.get(key, off) for subset in subsets])
-            if table.get(key) and not all(key in subset for subset in subsets):
-                why = "a recipe has it once, for the folders without it, too"
-                settings.note(Disposition.CHANGED, f"{key} of folders that do not set it", f"dataset.{key}", why)
+        _once(settings, table, key, subsets, False if key in _FLAGS else 0)
     table.setdefault("enable_bucket", False)  # sd-scripts' default; the recipe's is true
     flips = [subset["flip_aug"] for subset in subsets if isinstance(subset.get("flip_aug"), bool)]
     if flips and all(flips) and len(flips) == len(subsets):
         table["flip_aug"] = True
+
+
+def _once(settings: ImportedSettings, table: dict[str, Any], key: str, parts: Sequence[dict[str, Any]], usual: Any) -> None:
+    """Set a value that a recipe has once. Parts that do not set it have the trainer's default."""
+    if not any(key in part for part in parts):
+        return
+    _common(settings, table, key, [part.get(key, usual) for part in parts])
+    if table.get(key, usual) != usual and not all(key in part for part in parts):
+        why = "a recipe has it once, for those without it, too"
+        settings.note(Disposition.CHANGED, f"{key} of folders that do not set it", f"dataset.{key}", why)
 
 
 def _common(settings: ImportedSettings, table: dict[str, Any], key: str, values: Sequence[Any]) -> None:

@@ -153,8 +153,9 @@ def add_datasets(
         shared: defaults of values that the configuration leaves open.
         file: what stands before the paths of its leaves.
     """
-    general = table.get("general", {})
-    general = {**(shared or {}), **(general if isinstance(general, dict) else {})}
+    own = table.get("general", {})
+    own = own if isinstance(own, dict) else {}
+    general = {**(shared or {}), **own}
     everything: list[dict[str, Any]] = []
     for index, dataset in enumerate(_tables(table.get("datasets"))):
         merged = {**general, **{key: value for key, value in dataset.items() if key != "subsets"}}
@@ -167,7 +168,16 @@ def add_datasets(
         ]
         everything += subsets
         settings.datasets.append({**kept, "subsets": subsets})
+    for key in own:
+        parts = [part for each in _tables(table.get("datasets")) for part in _below(each, key)]
+        if parts and all(key in part for part in parts):
+            settings.overridden[f"{file}general.{key}"] = "every dataset has its own"
     _options_for_all(settings, everything)
+
+
+def _below(dataset: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the parts of a dataset that can override a value of [general]: itself, or else its subsets."""
+    return [dataset] if key in dataset or key in _DATASET else _tables(dataset.get("subsets")) or [dataset]
 
 
 def _options_for_all(settings: ImportedSettings, subsets: list[dict[str, Any]]) -> None:

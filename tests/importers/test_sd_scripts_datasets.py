@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from import_cases import GUI, dispositions, loaded
 from orchestrator.importers import reader, to_recipe
@@ -173,3 +174,52 @@ def test_caption_endings_are_kept_where_they_are_endings(tmp_path: Path) -> None
     result = imported(tmp_path, text.format("../x"))
     assert loaded(result, tmp_path).dataset.sources["a"].captions == "fixed"
     assert "not a valid ending" in next(note.why for note in result.notes if "caption_extension" in note.name)
+
+
+def written(folder: Path, text: str) -> to_recipe.ImportedRecipe:
+    (folder / "data.toml").write_text(text, "utf-8")
+    (folder / "train.toml").write_text(
+        'pretrained_model_name_or_path = "m.safetensors"\nnetwork_module = "networks.lora"\nnetwork_dim = 4\n'
+        'dataset_config = "data.toml"\nmax_train_steps = 9\nlearning_rate = 1e-4\n',
+        "utf-8",
+    )
+    return to_recipe.recipe(reader.read(str(folder / "train.toml"))[0])
+
+
+def test_folders_of_one_resolution_each(tmp_path: Path) -> None:
+    for name in ("small", "large"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (1024, 1024)).save(tmp_path / name / "1.png")
+    parts = [
+        f'[[datasets]]\nresolution = {side}\nenable_bucket = true\n[[datasets.subsets]]\nimage_dir = "{tmp_path / name}"\n'
+        for name, side in (("small", 512), ("large", 1024))
+    ]
+    result = written(tmp_path, "".join(parts))
+    assert loaded(result, tmp_path).dataset.resolution_classes == (512, 1024)
+    outcomes = dispositions(result)
+    assert (outcomes["data.toml: datasets[0].resolution"], outcomes["data.toml: datasets[1].resolution"]) == (
+        "changed",
+        "kept",
+    )
+
+
+def test_values_that_only_some_datasets_set(tmp_path: Path) -> None:
+    bare = '[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\n'
+    own = '[[datasets]]\nenable_bucket = true\nbatch_size = 3\n[[datasets.subsets]]\nimage_dir = "b"\n'
+    more = own.replace('"b"', '"c"')
+    result = written(tmp_path, bare + own + more)
+    dataset = loaded(result, tmp_path).dataset
+    assert (dataset.enable_bucket, dataset.batch_size) == (True, {"default": 3})
+    outcomes = dispositions(result)
+    assert (outcomes["enable_bucket of folders that do not set it"], outcomes["batch_size of 512x512"]) == (
+        "changed",
+        "changed",
+    )
+
+
+def test_a_general_value_that_every_dataset_overrides(tmp_path: Path) -> None:
+    result = written(
+        tmp_path, '[general]\nbatch_size = 4\n[[datasets]]\nbatch_size = 2\n[[datasets.subsets]]\nimage_dir = "a"\n'
+    )
+    note = next(note for note in result.notes if note.name == "data.toml: general.batch_size")
+    assert (str(note.disposition), note.why) == ("lost", "every dataset has its own")
