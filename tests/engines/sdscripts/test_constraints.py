@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine_recipes import RECIPES, problems, variant
+from engine_recipes import RECIPES, load, problems, variant
+from orchestrator.engines.sdscripts import constraints
 from orchestrator.engines.sdscripts import engine as sdscripts
 from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from orchestrator.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("no_checkout")
 
@@ -275,3 +278,112 @@ def test_the_adapter_of_anima_is_trained_by_an_argument(tmp_path: Path) -> None:
     text = "[network.args]\ntrain_llm_adapter = true\n"
     assert anima_problems(tmp_path, text) == ""
     assert "takes no such argument" in problems(tmp_path, text, "_algorithms/lora1x1")
+
+
+def changed(recipe: Recipe, **tables: dict[str, Any]) -> Recipe:
+    """Return a recipe with other values in some of its tables, unchecked."""
+    return recipe.model_copy(update={name: getattr(recipe, name).model_copy(update=table) for name, table in tables.items()})
+
+
+def options(**values: Any) -> dict[str, dict[str, Any]]:
+    return {"training": {"options": values}}
+
+
+BF16 = {"mixed_precision": "bf16"}
+RATES = {"text_encoder_lr": None, "unet_lr": None}
+
+
+@pytest.mark.parametrize(
+    ("tables", "keys"),
+    [
+        ({}, []),
+        (options(adaptive_noise_scale=0.1, noise_offset=0.1), []),
+        (options(adaptive_noise_scale=0.0), []),
+        (options(scale_v_pred_loss_like_noise_pred=True, v_parameterization=True), []),
+        (options(v_pred_like_loss=0.5), []),
+        (options(v_pred_like_loss=0.5, v_parameterization=True), ["training.options.v_pred_like_loss"]),
+        (options(full_fp16=True), []),
+        (options(full_bf16=True), ["training.options.full_bf16"]),
+        ({"training": {**BF16, "options": {"full_bf16": True}}}, []),
+        ({"training": {**BF16, "options": {"full_fp16": True}}}, ["training.options.full_fp16"]),
+        ({"training": {"optimizer": "AdaFactor", "options": {"fused_backward_pass": True}}}, []),
+        (options(fused_backward_pass=False), []),
+        ({"training": {"sample_every_n_steps": 50, "options": {"sample_at_first": True}}}, []),
+        (options(base_weights=("x",)), []),  # with conv_dim
+        ({"network": {"conv_dim": None}, **options(base_weights=("x",))}, ["training.options.base_weights"]),
+        ({"dataset": {"bucket_reso_steps": 128}}, []),
+        ({"dataset": {"bucket_reso_steps": 96}}, ["dataset.bucket_reso_steps"]),
+        ({"dataset": {"bucket_reso_steps": 96, "enable_bucket": False}}, []),
+        ({"network": {"args": {"block_dims": ",".join("4" * 25)}}}, []),
+        ({"network": {"args": {"block_dims": ",".join("4" * 24)}}}, ["network.args.block_dims"]),
+        ({"training": {"optimizer": "lion"}}, []),
+        ({"training": {"optimizer": "NAdam"}}, []),
+        ({"training": {"optimizer": "nadam"}}, ["training.optimizer"]),
+        ({"training": {"optimizer": "torch.optim.LBFGS"}}, []),
+        ({"training": {"optimizer": "Prodigy", "learning_rate": 1.0, **RATES}}, []),
+        ({"training": {"optimizer": "prodigyplus.Prodigy", "learning_rate": 0.1, **RATES}}, ["training.learning_rate"]),
+        ({"training": {"optimizer": "DAdaptAdam", "learning_rate": 0.2, **RATES}}, []),
+        (
+            {"training": {"optimizer": "Prodigy", "learning_rate": 1.0, "text_encoder_lr": None, "unet_lr": 0.5}},
+            ["training.unet_lr"],
+        ),
+        (
+            {"training": {"optimizer": "Prodigy", "learning_rate": None, "text_encoder_lr": 0.1, "unet_lr": None}},
+            ["training.text_encoder_lr"],
+        ),
+        (
+            {
+                "training": {"optimizer": "Prodigy", "learning_rate": 1.0, **RATES},
+                "network": {"args": {"loraplus_unet_lr_ratio": 2, "loraplus_lr_ratio": 1}},
+            },
+            ["network.args.loraplus_unet_lr_ratio"],
+        ),
+        ({"training": {"lr_scheduler": "constant", "state_every_n_steps": None}}, []),
+        ({"training": {"lr_scheduler": "constant"}}, ["training.state_every_n_steps"]),
+        ({"training": {"lr_scheduler": "linear"}}, []),
+        ({"training": {"lr_scheduler": "linear", "lr_warmup_steps": 10}}, []),
+        (
+            {"training": {"lr_warmup_steps": 10, "options": {"lr_scheduler_type": "X"}, "state_every_n_steps": None}},
+            ["training.lr_warmup_steps"],
+        ),
+        ({"training": {"gradient_accumulation_steps": 1}}, []),
+        ({"training": {"gradient_accumulation_steps": 2}}, ["training.state_every_n_steps"]),
+        ({"training": {"gradient_accumulation_steps": 2, "state_every_n_steps": None}}, []),
+        ({"training": {"save_every_n_steps": None}}, []),
+        ({"training": {"save_every_n_steps": 100}}, ["training.state_every_n_steps"]),
+        ({"training": {"optimizer": "AdamWScheduleFree"}}, ["training.state_every_n_steps"]),
+        (
+            {"training": {"lr_scheduler": "piecewise_constant", "state_every_n_steps": None}},
+            ["training.lr_scheduler"],
+        ),
+        (
+            {
+                "training": {
+                    "lr_scheduler": "piecewise_constant",
+                    "state_every_n_steps": None,
+                    "options": {"lr_scheduler_args": ("step_rules=1:0.5,1",)},
+                }
+            },
+            [],
+        ),
+    ],
+)
+def test_only_combinations_that_do_not_train_are_named(tables: dict[str, dict[str, Any]], keys: list[str]) -> None:
+    assert [key for key, _ in constraints.problems(changed(load("krnk-lora3x3"), **tables))] == keys
+
+
+@pytest.mark.parametrize(
+    ("weights", "train", "named"),
+    [
+        ("FACE", "both", False),
+        ("ALL", "both", False),
+        ({"BASE": 0.0}, "unet", True),
+        ({"BASE": 0.0}, "both", False),
+        ({"MID": 0.0}, "text_encoder", True),
+        ({"MID1": 0.0}, "unet", False),
+        (None, "both", False),
+    ],
+)
+def test_block_weights_change_a_layer_that_is_trained(weights: Any, train: str, named: bool) -> None:
+    recipe = changed(load("krnk-lora3x3"), training={"train": train}).model_copy(update={"block_weights": weights})
+    assert ("block_weights" in [key for key, _ in constraints._block_weights(recipe)]) == named
