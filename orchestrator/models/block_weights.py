@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +32,11 @@ class BlockWeights:
     architecture: ArchitectureName
     values: tuple[float, ...]
     """Weight of each block, in their order."""
-    outside: float = 1.0
+    outside: float
     """Weight of the modules outside of all blocks."""
-    parts: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float]
     """Weights of parts that differ from the weight of their block."""
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]
     """Blocks that a short list or a table leaves out."""
 
     def of(self, module: str, block: str | None) -> float:

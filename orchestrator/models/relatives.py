@@ -121,9 +121,9 @@ RELATIVES = (
     ),
     Relative("CogView", _SELF, (2560, 4096), stated=r"cogview"),
     Relative("CogVideoX", _SELF, (1920, 3072), stated=r"cogvideo"),
+    Relative("Allegro", _CROSSED, (2304,), stated=r"allegro"),  # before PixArt: twice its width
     Relative("PixArt or Sana", rf"{_CROSSED}|transformer_blocks_\d+_ff_conv\w*", (1152,), stated=r"pixart"),
     Relative("Sana", rf"{_CROSSED}|transformer_blocks_\d+_ff_conv\w*", (2240,), stated=r"sana\b"),
-    Relative("Allegro", _CROSSED, (2304,), stated=r"allegro"),
     Relative("LTX-Video", _CROSSED, (2048, 4096), stated=r"ltx"),
     Relative(
         "Mochi",

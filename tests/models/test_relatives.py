@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.models import relatives
 from orchestrator.models.layers import layers
 from orchestrator.models.recognition import recognize
 from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
 
-Sizes = dict[str, tuple[int, int]]
+Size = tuple[int, int]
+Sizes = dict[str, Size]
 
 
 def _blocks(count: int, table: Sizes, root: str) -> Sizes:
@@ -179,3 +181,73 @@ def test_numbers_in_the_name_of_a_layer_are_its_own() -> None:
     names = ["lora_unet_double_blocks_0_img_mlp_0", "lora_unet_double_blocks_0_img_mlp_2"]
     assert recognize(names).unknown == ()
     assert recognize([*names, "lora_unet_double_blocks_0_img_mlp_1"]).unknown == ("lora_unet_double_blocks_0_img_mlp_1",)
+
+
+@pytest.mark.parametrize(
+    ("title", "name", "sizes", "other"),
+    [
+        ("Wan", "blocks_0_ffn_0", [(13824, 5120), (8960, 1536), (14336, 3072)], (2048, 7000)),
+        ("Wan", "blocks_0_attn1_to_out_0", [(5120, 5120), (1536, 1536)], (2048, 2048)),
+        ("FLUX.2", "double_blocks_0_img_mlp_0", [(36864, 6144), (24576, 4096), (18432, 3072)], (24576, 6144)),
+        ("FLUX.2", "double_blocks_1_txt_mlp_2", [(6144, 18432), (3072, 9216)], (6144, 24576)),
+        ("FLUX.2", "single_blocks_47_linear1", [(55296, 6144), (27648, 3072)], (43008, 6144)),
+        ("FLUX.2", "single_blocks_0_linear2", [(6144, 24576), (4096, 16384)], (6144, 30720)),
+        ("HunyuanVideo", "double_blocks_19_img_mlp_fc1", [(12288, 3072)], (14336, 3584)),
+        ("Qwen-Image", "transformer_blocks_59_img_mlp_net_2", [(3072, 12288)], (1536, 6000)),
+        ("Z-Image", "layers_29_attention_to_q", [(3840, 3840)], (2304, 2304)),
+        ("OmniGen2", "layers_0_feed_forward_linear_1", [(10240, 2520)], (9216, 2304)),
+        ("Cosmos", "blocks_27_mlp_layer1", [(20480, 5120)], (8192, 2048)),
+        ("CogView", "transformer_blocks_0_attn1_to_q", [(2560, 2560), (4096, 4096)], (1000, 1000)),
+        ("CogVideoX", "transformer_blocks_0_attn1_to_q", [(1920, 1920), (3072, 3072)], (1000, 1000)),
+        ("PixArt or Sana", "transformer_blocks_27_attn2_to_k", [(1152, 1152)], (1000, 1000)),
+        ("Sana", "transformer_blocks_0_ff_conv_inverted", [(2240, 2240)], (1000, 1000)),
+        ("Allegro", "transformer_blocks_0_attn2_to_k", [(2304, 2304)], (1000, 1000)),
+        ("LTX-Video", "transformer_blocks_0_attn2_to_k", [(2048, 2048), (4096, 4096)], (1000, 1000)),
+        ("Mochi", "transformer_blocks_0_attn1_add_q_proj", [(3072, 3072)], (1000, 1000)),
+        ("AuraFlow", "joint_transformer_blocks_0_attn_to_q", [(3072, 3072)], (1000, 1000)),
+        ("HiDream", "double_stream_blocks_0_block_attn1_to_q", [(2560, 2560)], None),
+        ("AnimateDiff", "down_blocks_0_motion_modules_0_temporal_transformer_proj_in", [(320, 320)], None),
+    ],
+)
+def test_a_layer_of_a_published_width_is_of_its_model(title: str, name: str, sizes: list[Size], other: Size | None) -> None:
+    for size in (*sizes, None):
+        found = relatives.of_modules({name: size})
+        assert found is not None
+        assert title == found.title or size is None, size
+    own = next(one for one in relatives.RELATIVES if one.title == title)
+    assert own.holds({name: None})
+    assert not own.holds({})
+    assert not own.holds({name: None, "conv_in": None})
+    assert other is None or not own.holds({name: other})
+
+
+def test_only_attention_is_alike_in_flux_and_qwen_image() -> None:
+    attention = {"transformer_blocks_3_attn_add_k_proj": (3072, 3072), "transformer_blocks_3_attn_to_out_0": None}
+    found = relatives.equally(attention)
+    assert found is not None
+    assert found.title == "Qwen-Image"
+    assert relatives.equally({**attention, "transformer_blocks_3_img_mod_1": None}) is None
+    assert relatives.equally({"transformer_blocks_3_attn_to_q": (1536, 1536)}) is None
+    assert relatives.equally({}) is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "title"),
+    [
+        ("wan2.2", "Wan"),
+        ("FLUX.2-dev/lora", "FLUX.2"),
+        ("klein", "FLUX.2"),
+        ("flux-1-dev/lora", None),
+        ("framepack", "HunyuanVideo"),
+        ("hunyuan-image-2.1", None),
+        ("z_image", "Z-Image"),
+        ("sana", "Sana"),
+        ("", None),
+        ("stable-diffusion-v1/lora", None),
+    ],
+)
+def test_metadata_of_other_trainers_state_their_model(stated: str, title: str | None) -> None:
+    for key in ("modelspec.architecture", "ss_base_model_version"):
+        found = relatives.stating({key: stated})
+        assert (found.title if found else None) == title
+    assert relatives.stating({"another": stated}) is None

@@ -63,7 +63,7 @@ _SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
 _PHASE = re.compile(r" \((setup|call|teardown)\)$")
 """End of a test's name in PYTEST_CURRENT_TEST, which names the contexts of child processes."""
 _GENERIC = ("tuple", "dict", "list", "set", "frozenset", "Mapping", "Sequence", "Callable", "Iterable", "Literal")
-_PLAIN = ("frozen", "slots", "strict", "encoding", "errors")
+_PLAIN = ("frozen", "slots", "strict", "encoding", "errors", "flush")
 """Keyword arguments without an effect that a test could see."""
 
 

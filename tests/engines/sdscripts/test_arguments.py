@@ -12,12 +12,13 @@ from engine_recipes import INPUTS, RECIPES, load, parsed, problems, variant
 from orchestrator import engines
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.engines.embedded.trainer import cli_options as own
-from orchestrator.engines.sdscripts import engine as sdscripts
 from orchestrator.engines.sdscripts import (
+    arguments,
     parser_options,
 )
+from orchestrator.engines.sdscripts import engine as sdscripts
 from orchestrator.errors import RecipeError
-from orchestrator.recipe import loader, trainer_names
+from orchestrator.recipe import Validation, loader, trainer_names
 from orchestrator.system import settings
 
 pytestmark = pytest.mark.usefixtures("no_checkout")
@@ -248,3 +249,91 @@ def test_the_embedded_engine_takes_the_same_arguments(tmp_path: Path) -> None:
         assert args.max_train_steps == recipe.training.steps
         assert engines.get("embedded").check(recipe) == []
     assert "did you mean min_snr_gamma?" in problems(tmp_path, "[training.options]\nmin_snr_gama = 5.0\n", engine="embedded")
+
+
+@pytest.mark.parametrize(
+    ("save", "state", "keep", "steps", "expected"),
+    [
+        (None, None, None, 1000, []),
+        (200, None, None, 1000, ["--save_every_n_steps", "200"]),
+        (200, None, 2, 1000, ["--save_every_n_steps", "200", "--save_last_n_steps", "399"]),
+        # The last step saves a state too: one more than keep_states.
+        (
+            None,
+            200,
+            None,
+            1000,
+            [
+                *("--save_every_n_steps", "200", "--save_last_n_steps", "399"),
+                *("--save_state", "--save_last_n_steps_state", "399"),
+            ],
+        ),
+        (
+            300,
+            300,
+            3,
+            1000,
+            [
+                *("--save_every_n_steps", "300", "--save_last_n_steps", "899"),
+                *("--save_state", "--save_last_n_steps_state", "299"),
+            ],
+        ),
+        (1000, None, None, 1000, ["--save_every_n_steps", "1000"]),
+        (1001, None, None, 1000, []),
+    ],
+)
+def test_files_and_states_are_saved_and_removed_as_the_recipe_keeps_them(
+    save: int | None, state: int | None, keep: int | None, steps: int, expected: list[str]
+) -> None:
+    base = load("krnk-lora3x3")
+    counts = {"save_every_n_steps": save, "state_every_n_steps": state, "keep_states": 1, "steps": steps}
+    training, select = base.training.model_copy(update=counts), base.select.model_copy(update={"keep": keep})
+    assert arguments._saving(base.model_copy(update={"training": training, "select": select})) == expected
+
+
+def test_memory_and_precision_are_arguments_only_where_they_are_set() -> None:
+    base = load("krnk-lora3x3")
+
+    def compute(**values: object) -> list[str]:
+        return arguments._compute(base.model_copy(update={"training": base.training.model_copy(update=values)}))
+
+    plain = {"gradient_checkpointing": False, "persistent_workers": False, "attention": "none", "cache_latents": "no"}
+    shared = ["--seed", "31337", "--mixed_precision", "fp16", "--clip_skip", "2"]
+    assert compute(**plain) == [*shared, "--max_data_loader_n_workers", "8"]
+    assert "--xformers" in compute(attention="xformers")
+    assert [word for word in compute(cache_latents="memory") if "latents" in word] == ["--cache_latents"]
+    assert [word for word in compute(cache_latents="disk") if "latents" in word] == [
+        "--cache_latents",
+        "--cache_latents_to_disk",
+    ]
+
+
+def test_a_training_of_epochs_has_no_steps() -> None:
+    training = load("krnk-lora3x3").training.model_copy(
+        update={"steps": 0, "epochs": 4, "optimizer_args": {"a": "x", "b": (1, 2)}}
+    )
+    argv = arguments._optimizer(training)
+    assert argv[:2] == ["--max_train_epochs", "4"]
+    assert argv[argv.index("--optimizer_args") + 1 :][:2] == ["a='x'", "b=(1, 2)"]
+    assert arguments._optional("x", (1, 0.0)) == ["--x", "1", "0"]
+    assert arguments._optional("x", None) == []
+
+
+def test_a_validation_has_its_interval_and_seed() -> None:
+    base = load("krnk-lora3x3").training
+    assert arguments._validation(base) == []
+    held = base.model_copy(update={"validation": Validation(split=0.1, every_n_steps=50, seed=3)})
+    expected = ["--validate_every_n_steps", "50", "--validation_seed", "3", "--validate_every_n_epochs", "1001"]
+    assert arguments._validation(held) == expected
+    assert arguments._validation(held.model_copy(update={"steps": 0, "epochs": 4}))[-1] == "5"
+
+
+@pytest.mark.parametrize(("train", "expected"), [("both", []), ("unet", ["--network_train_unet_only"])])
+def test_one_part_is_trained_by_a_switch(train: str, expected: list[str]) -> None:
+    base = load("krnk-lora3x3")
+    recipe = base.model_copy(update={"training": base.training.model_copy(update={"train": train})})
+    argv = sdscripts.train(recipe, INPUTS, Path("/w"), None).argv
+    assert [word for word in argv if "_only" in word] == expected
+    assert "--resume" not in argv
+    resumed = arguments.train(recipe, INPUTS, Path("/w"), Path("/s"), 0).argv
+    assert resumed[resumed.index("--resume") :][:5] == ("--resume", "/s", "--skip_until_initial_step", "--initial_step", "0")
