@@ -96,7 +96,8 @@ def combine(
         pieces: list[Piece] = []
         ranks: Counter[int] = Counter()
         for name, chosen in sorted(terms.items()):
-            made, rank = _module(name, chosen, adapters[0].architecture, dtype)
+            with np.errstate(over="ignore", invalid="ignore"):  # refused by the module's name
+                made, rank = _module(name, chosen, adapters[0].architecture, dtype)
             pieces += made
             ranks[rank] += 1
         bundled: dict[str, Piece] = {}
@@ -232,6 +233,8 @@ def _module(
     plain = AdapterModule(name, name, None, ModuleKind.LORA, {}, {})
     made = low_rank.pieces(plain, up, down, kernel, alpha=up.shape[1], dtype=dtype)
     if bias is not None:
+        if not np.isfinite(bias).all():
+            raise RecipeError(Problem(name, low_rank.INFINITE))
         made.append(writer.raw(f"{name}.diff_b", dtype, bias.shape, dtypes.encode(bias, dtype, name)))
     return made, up.shape[1]
 
@@ -251,6 +254,8 @@ def _full(name: str, terms: Sequence[tuple[Body, AdapterModule, float]], dtype: 
             total[key] = np.float32(weight) * value.reshape(before.shape if before is not None and fuller else value.shape)
             if before is not None:
                 total[key] = total[key] + before.reshape(total[key].shape)
+    if not all(np.isfinite(value).all() for value in total.values()):
+        raise RecipeError(Problem(name, low_rank.INFINITE))
     return [
         writer.raw(f"{name}.{part}", dtype, value.shape, dtypes.encode(value, dtype, f"{name}.{part}"))
         for part, value in total.items()

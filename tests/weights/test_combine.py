@@ -77,6 +77,19 @@ def test_several_inputs_take_presets_and_report_their_weights(tmp_path: Path) ->
     np.testing.assert_allclose(both[MID], 0.5 * left[MID] + right[MID], atol=1e-5)
 
 
+@pytest.mark.parametrize("ratio", [3e38, -3e38, 1e300])
+@pytest.mark.parametrize("large", ["lora_up.weight", "diff_b", "diff", "w_norm"])
+@pytest.mark.filterwarnings("error")
+def test_a_ratio_beyond_the_numbers_of_float32_is_refused(tmp_path: Path, large: str, ratio: float) -> None:
+    factors = {"lora_up.weight": np.zeros((8, 2), np.float32), "lora_down.weight": np.zeros((2, 8), np.float32)}
+    parts = factors if large in {"lora_up.weight", "diff_b"} else {}
+    parts |= {large: np.full((8, 2) if large == "lora_up.weight" else (8, 8) if large == "diff" else (8,), 4, np.float32)}
+    source, output = write(tmp_path / "a.safetensors", {MID: parts}), tmp_path / "sum.safetensors"
+    with pytest.raises(RecipeError, match="not finite, or too large"):
+        combine([Ingredient(source, ratio)], output, save_precision="fp32")
+    assert not output.exists()
+
+
 @pytest.mark.parametrize(("families", "algo"), [(("lora", "lora"), "locon"), (("full", "lora"), "full")])
 def test_a_combination_states_its_algorithm(tmp_path: Path, families: tuple[str, str], algo: str) -> None:
     sources = [lora(tmp_path / f"{number}.safetensors", family) for number, family in enumerate(families)]
