@@ -161,8 +161,8 @@ class LayerConversion:
         return parts, scales, entry
 
     def _past(self, module: AdapterModule) -> StoredRank | None:
-        """Return the rank and the alpha of a whole layer, to be stored."""
-        rank = module.rank or 1
+        """Return the rank and the alpha of a whole LoRA, to be stored."""
+        rank = module.shapes["lora_down.weight"][0]
         if "alpha" not in module.keys:
             return StoredRank(rank, None, self.dtype or self.source.stored)
         entry, alpha = self.source.entry(module, "alpha"), self.source.alpha(module)

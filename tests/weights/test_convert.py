@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from orchestrator.errors import RecipeError
 from orchestrator.weights import convert_forms
 from orchestrator.weights.compare import compare
-from orchestrator.weights.convert import convert
+from orchestrator.weights.convert import ConvertReport, convert
 from orchestrator.weights.convert_forms import Form
+from orchestrator.weights.convert_names import Renamed
 from orchestrator.weights.families import deltas
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import Body, read_header
+from orchestrator.weights.io.writer import Hashes
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions
 from weights_samples import (
@@ -193,12 +196,101 @@ def test_precision_alone(tmp_path: Path, precision: str, dtype: str) -> None:
         np.testing.assert_allclose(values, before[key], rtol={"F32": 0, "F16": 1e-3, "BF16": 8e-3}[dtype], atol=1e-6)
 
 
+REPORT = ConvertReport(
+    to="lora",
+    kinds={"loha": 3, "norm": 1},
+    bytes_before=2000,
+    bytes_after=1000,
+    relative_error=0.0,
+    passed=0,
+    non_finite=(),
+    unchanged=False,
+    hashes=Hashes("0123", "01"),
+)
+KINDS = ["3 modules of loha", "1 modules of norm", "2,000 -> 1,000 tensor bytes"]
+EXACT = [*KINDS, "exact but for rounding"]
+NAMED = Renamed([], ("x",), {}, {"unet": 4}, 2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("report", "lines"),
+    [
+        (REPORT, EXACT),
+        (replace(REPORT, relative_error=0.01234), [*KINDS, "relative error 0.0123"]),
+        (replace(REPORT, unchanged=True), [*EXACT, "every tensor was in this form already: nothing is changed"]),
+        (replace(REPORT, renamed=NAMED), [*EXACT, *NAMED.explain()]),
+        (replace(REPORT, passed=2), [*EXACT, "2 modules with norms or biases, which have no rank and stay as they are"]),
+        (
+            replace(REPORT, non_finite=("a", "b")),
+            [*EXACT, "NaN or infinity in 2 tensors: a, b; an earlier checkpoint may be sound"],
+        ),
+        (
+            replace(REPORT, lacks_scales=True),
+            [*EXACT, "its alphas are not known without adapter_config.json: each counts as its rank"],
+        ),
+    ],
+)
+def test_the_table_has_a_line_for_each_remark(report: ConvertReport, lines: list[str]) -> None:
+    assert report.table() == lines
+
+
+@pytest.mark.parametrize(
+    ("renamed", "lines"),
+    [
+        (Renamed([], (), {}, {"unet": 4}, 0, 0), []),
+        (Renamed([], ("x", "y", "z"), {}, {}, 0, 0), ["left out 3 modules, which have no name in this convention: x, y, z"]),
+        (
+            Renamed([], ("x", "y", "z", "w"), {}, {}, 0, 0),
+            ["left out 4 modules, which have no name in this convention: x, y, z …"],
+        ),
+        (
+            Renamed([], (), {}, {"unet": 4, "text_encoder": 2}, 5, 0),
+            ["5 modules are padded with zeros to one rank: 4 (unet), 2 (text_encoder)"],
+        ),
+        (
+            Renamed([], (), {}, {}, 0, 1, 3),
+            [
+                "1 modules have a factor in float32, where alpha / rank would lose bits otherwise; "
+                + "--save-precision fp16 rounds them once",
+                "3 modules are rounded once by their alpha / rank, which these names cannot hold; "
+                + "on the way back their last bit may differ",
+            ],
+        ),
+    ],
+)
+def test_new_names_are_explained(renamed: Renamed, lines: list[str]) -> None:
+    assert renamed.explain() == lines
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "configured"),
+    [
+        ("peft", "adapter_model.safetensors", True),
+        ("peft", "x.safetensors", False),
+        ("diffusers", "adapter_model.safetensors", False),
+    ],
+)
+def test_a_folder_of_peft_gets_its_configuration(tmp_path: Path, to: Form, name: str, *, configured: bool) -> None:
+    output = tmp_path / "made" / name
+    output.parent.mkdir()
+    convert(lora(tmp_path / "in.safetensors"), output, to)
+    assert output.with_name("adapter_config.json").exists() == configured
+    if configured:
+        output.unlink()
+        with pytest.raises(RecipeError, match=r"(?s)adapter_config.json  exists.*choose another folder, or --overwrite"):
+            convert(tmp_path / "in.safetensors", output, to)
+
+
 def test_impossible_conversions_are_refused(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", "loha"), tmp_path / "out.safetensors"
     for form, options, message in (
         ("lora", {}, "either a rank or"),
         ("lora", {"rank": 0}, "at least 1"),
         ("lora", {"max_error": 1.5}, "fraction"),
+        ("lora", {"max_error": 1.0}, "fraction"),
+        ("lora", {"max_error": 0.0}, "fraction"),
+        ("lora", {"rank": 2, "max_error": 0.5}, "either a rank or"),
+        ("full", {"max_error": 0.5}, "takes no rank and no error"),
         ("plain", {"rank": 4}, "takes no rank"),
         ("diffusers", {}, "no keys for loha"),
     ):

@@ -86,6 +86,16 @@ def test_the_spectrum_ratio_is_that_of_the_flattest_module_against_its_last_valu
     assert inspect(tmp_path / "rank1.safetensors").spectrum_ratio is None
 
 
+def test_ranks_of_linear_layers_and_of_convolutions_are_counted_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ranks = {name: 4 if layer[2] == 3 else 3 if layer[2] else 2 for name, layer in LAYERS.items()}
+    made = {name: tensors("lora", layer, ranks[name], rng) for name, layer in LAYERS.items()}
+    table = inspect(write(tmp_path / "in.safetensors", made)).to_json()
+    assert table["ranks_linear"] == {"2": 2}
+    assert table["ranks_convolution"] == {"3": 1, "4": 3}  # 1x1 is a convolution too
+    assert table["ranks"] == {"2": 2, "3": 1, "4": 3}
+
+
 def test_a_stated_rank_that_no_module_has_is_doubted(tmp_path: Path) -> None:
     stated = {rank: inspect(lora(tmp_path / f"{rank}.safetensors", ss_network_dim=rank)).misstated for rank in ("4", "999")}
     assert stated == {"4": "", "999": "its metadata state the rank 999, which no module has: they have 4"}

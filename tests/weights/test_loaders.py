@@ -13,7 +13,7 @@ from orchestrator.weights import loaders
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.loaders import Reading
-from weights_samples import LINEAR, OTHER, diffusers_path, lora, modules, sample, tensors, write
+from weights_samples import LINEAR, OTHER, TE, diffusers_path, lora, modules, sample, tensors, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,18 @@ def test_every_row_has_a_result_for_every_program() -> None:
 def test_the_form_of_every_family_is_a_row(tmp_path: Path, family: str) -> None:
     forms = loaders.forms_of(adapter(read_header(lora(tmp_path / "x.safetensors", family))))
     assert FORMS.get(family, family) in forms
+
+
+@pytest.mark.parametrize(
+    ("shape", "form"),
+    [((16, 1), "dora"), ((1, 8), "dora by input"), ((1, 1), "dora"), ((16,), "dora"), ((16, 1, 1, 1), "dora")],
+)
+def test_magnitudes_by_input_are_a_form_of_their_own(tmp_path: Path, shape: tuple[int, ...], form: str) -> None:
+    parts = tensors("lora", (16, 8, None), 2, np.random.default_rng(0)) | {"dora_scale": np.ones(shape, np.float32)}
+    if shape == (1, 1):
+        parts |= {"lora_up.weight": np.ones((1, 2), np.float32), "lora_down.weight": np.ones((2, 1), np.float32)}
+    path = write(tmp_path / "x.safetensors", {TE: parts})
+    assert loaders.forms_of(adapter(read_header(path))) == (form,)
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,7 @@ def test_progress_ends_with_all_modules(tmp_path: Path) -> None:
     )
     assert [done for done, _, _ in calls] == [1, 2, 3, 4, 5, 6]
     assert {total for _, total, _ in calls} == {6}
+    assert sorted(block for _, _, block in calls) == sorted([*BLOCK_OF.values(), "other"])
 
 
 @pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
