@@ -209,6 +209,7 @@ REPORT = ConvertReport(
 )
 KINDS = ["3 modules of loha", "1 modules of norm", "2,000 -> 1,000 tensor bytes"]
 EXACT = [*KINDS, "exact but for rounding"]
+ONCE, BACK = "--save-precision fp16 rounds them once", "on the way back their last bit may differ"
 NAMED = Renamed([], ("x",), {}, {"unet": 4}, 2, 1, 3)
 
 
@@ -250,10 +251,8 @@ def test_the_table_has_a_line_for_each_remark(report: ConvertReport, lines: list
         (
             Renamed([], (), {}, {}, 0, 1, 3),
             [
-                "1 modules have a factor in float32, where alpha / rank would lose bits otherwise; "
-                + "--save-precision fp16 rounds them once",
-                "3 modules are rounded once by their alpha / rank, which these names cannot hold; "
-                + "on the way back their last bit may differ",
+                f"1 modules have a factor in float32, where alpha / rank would lose bits otherwise; {ONCE}",
+                f"3 modules are rounded once by their alpha / rank, which these names cannot hold; {BACK}",
             ],
         ),
     ],
