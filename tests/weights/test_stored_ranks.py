@@ -20,6 +20,11 @@ SOUND = {"rank": 3, "alpha": 0.5, "dtype": "F16", "alpha_shape": [1], "blocks": 
         {"blocks": [0.0, 3]},
         {"rank": True},
         {"alpha": True},
+        {"alpha_dtype": {}},
+        {"alpha_dtype": ["F16"]},
+        {"alpha_dtype": "F15"},
+        {"dtype": "I8"},
+        {"dtype": {}},
     ],
 )
 def test_a_value_of_another_type_is_no_rank(change: dict[str, object]) -> None:

@@ -77,6 +77,7 @@ def _entry(value: Any) -> StoredRank | None:
         (alpha is None or (isinstance(alpha, int | float) and not isinstance(alpha, bool) and -_FLOAT <= alpha <= _FLOAT))
         and dtype in WIDTHS
         and dtype.startswith(("F", "BF"))
+        and isinstance(own, str)
         and own in WIDTHS
         and isinstance(blocks, list)
         and all(type(block) is int and (block == 0 or _is_rank(block)) for block in blocks)
