@@ -26,7 +26,7 @@ from orchestrator.errors import Problem
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import trainer_names
 from orchestrator.system import settings
-from orchestrator.weights.io import pickle_scan
+from orchestrator.weights.io import pickle_scan, shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,11 +79,12 @@ def check(recipe: Recipe) -> list[Problem]:
         what = "the embedded base is of a size that sd-scripts cannot build; name an SD1.5 or SDXL model"
         rows.append(("base.checkpoint", what))
     drawn = render_command.delivery(recipe) if recipe.render.prompts else render_command.LoraDelivery.DIRECT
-    if drawn is render_command.LoraDelivery.BAKE and recipe.base.checkpoint.lower().endswith(pickle_scan.ENDINGS):
-        what = (
-            f"is a pickle; the pictures of a {recipe.network.family} are drawn with the LoRA baked into a .safetensors model"
-        )
-        rows.append(("base.checkpoint", what))
+    if drawn is render_command.LoraDelivery.BAKE:
+        count = len(shards.of(Path(recipe.base.checkpoint)))
+        kind = "a pickle" if recipe.base.checkpoint.lower().endswith(pickle_scan.ENDINGS) else ""
+        if kind := kind or (f"one of {count} shards" if count > 1 else ""):
+            into = f"the images of a {recipe.network.family} are drawn with the LoRA baked into one .safetensors"
+            rows.append(("base.checkpoint", f'is {kind}; {into}: name one, or unset = ["render.prompts"]'))
     return [Problem(f"{recipe.name}: {key}", what) for key, what in dict.fromkeys(rows)]
 
 

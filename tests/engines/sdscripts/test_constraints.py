@@ -128,9 +128,16 @@ def test_a_boft_that_lycoris_cannot_build_is_rejected(tmp_path: Path) -> None:
 
 def test_a_pickle_that_the_pictures_need_baked_is_refused(tmp_path: Path) -> None:
     text = '[base]\ncheckpoint = "old.ckpt"\n'
-    assert "drawn with the LoRA baked into a .safetensors model" in problems(tmp_path, text, "_algorithms/loha")
-    assert problems(tmp_path, text, "_algorithms/lora3x3") == ""
-    assert problems(tmp_path, 'unset = ["render"]\n' + text, "_algorithms/loha") == ""
+    assert "is a pickle; the images of a loha are drawn with the LoRA baked" in problems(tmp_path, text, "_algorithms/loha")
+
+
+def test_a_lora_is_not_baked_into_one_of_several_shards(tmp_path: Path) -> None:
+    text = 'unset = ["training.text_encoder_lr"]\n[base]\ncheckpoint = "x-00001-of-00003.safetensors"\n'
+    text += '[network]\nfamily = "lokr"\n[training]\nfp8_base = false\n[render.prompts.front]\nprompt = "x"\n'
+    recipe = variant(tmp_path, "_algorithms/lora1x1", "_base/flux", text=text)
+    assert "is one of 3 shards; the images of a lokr are drawn with the LoRA baked" in "\n".join(
+        map(str, sdscripts.check(recipe))
+    )
 
 
 @pytest.mark.parametrize(
