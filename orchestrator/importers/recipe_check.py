@@ -12,7 +12,7 @@ from orchestrator import engines
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.models.registry import ARCHITECTURES
-from orchestrator.recipe import loader
+from orchestrator.recipe import limits, loader
 from orchestrator.recipe.messages import required
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _NEEDED_BY: Final = {
 _RATES: Final = ("learning_rate", "text_encoder_lr", "unet_lr")
 _USUAL_RATE: Final = 1e-4
 _HIGHEST: Final = 0.01  # a rate above it is a factor, for an optimizer that finds its own
-_STAND_INS: Final[dict[str, Any]] = {"training.optimizer": "AdamW", "training.learning_rate": 1.0}
 _ESSENTIAL: Final = {("base", "architecture")}  # without it, the recipe would be of another model
 _OPTIONAL: Final = {("network", "args"), ("training", "options"), ("training", "optimizer_args")}
 
@@ -63,7 +62,7 @@ def make_acceptable(settings: ImportedSettings, name: str, table: dict[str, Any]
 def _replaced(settings: ImportedSettings, table: dict[str, Any], key: str, what: str) -> bool:
     """Replace a value that a recipe needs. False if it has no stand-in, or is one already."""
     above, _, last = key.rpartition(".")
-    inside, stand_in = table.get(above, {}), _stand_in(table, key, what)
+    inside, stand_in = table.get(above, {}), _stand_in(table, key)
     value = inside.get(last)
     if stand_in is None or value == stand_in or (value is None and above != "render"):
         return False
@@ -81,13 +80,13 @@ def _replaced(settings: ImportedSettings, table: dict[str, Any], key: str, what:
     return True
 
 
-def _stand_in(table: dict[str, Any], key: str, what: str) -> Any:
+def _stand_in(table: dict[str, Any], key: str) -> Any:
     """Return the value that replaces one of a key, or None."""
-    if key.endswith("_rate") and "set 1.0" not in what:
-        return None
     renderer = ARCHITECTURES[table["base"]["architecture"]].renderer if key.startswith("render.") else None
     if renderer is None:
-        return _STAND_INS.get(key)
+        optimizer = str(table.get("training", {}).get("optimizer", ""))
+        rate = 1.0 if limits.finds_rate(optimizer) else _USUAL_RATE
+        return {"training.optimizer": "AdamW", "training.learning_rate": rate}.get(key)
     usual = {
         "sampler": (*renderer.samplers, None)[0],
         "precision": (*renderer.precisions, None)[0],

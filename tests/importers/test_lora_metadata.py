@@ -310,7 +310,7 @@ def test_the_version_of_the_base_model(
     ],
 )
 def test_the_optimizer_and_its_arguments(tmp_path: Path, text: str, optimizer: str, args: dict[str, Any] | None) -> None:
-    training = imported(tmp_path, optimizer=text, learning_rate="1.0")[0].table["training"]
+    training = imported(tmp_path, optimizer=text, learning_rate="0.001")[0].table["training"]
     assert (training["optimizer"], training.get("optimizer_args")) == (optimizer, args)
 
 

@@ -94,6 +94,13 @@ def test_a_rate_that_the_optimizer_does_not_train_with_becomes_1(tmp_path: Path)
     assert dispositions(result)["learning_rate"] == "lost"
 
 
+def test_a_rate_that_leaves_nothing_of_a_lora_becomes_the_usual_one(tmp_path: Path) -> None:
+    result = imported(tmp_path, {"optimizer": "AdamW", "optimizer_args": "", "learning_rate": 1, "unet_lr": "", "seed": 3})
+    assert loaded(result, tmp_path).training.learning_rate == 1e-4
+    note = next(note for note in result.notes if note.name == "learning_rate")
+    assert (str(note.disposition), note.why.endswith("; 0.0001 stands in")) == ("lost", True)
+
+
 def test_the_rate_of_a_lost_optimizer_is_none_for_its_stand_in(tmp_path: Path) -> None:
     result = imported(tmp_path, {"optimizer": "Compass.Other", "learning_rate": 1, "unet_lr": 1.0, "text_encoder_lr": 0.5})
     training = loaded(result, tmp_path).training
