@@ -60,10 +60,12 @@ class Recognition:
         """Variant with inserted blocks that has all unknown modules, or None."""
         if self.architecture is None or not self.unknown:
             return None
-        numbers = [_block_beyond(module, self.architecture) for module in self.unknown]
-        largest = max(-1 if number is None else number for number in numbers)
-        variants = ARCHITECTURES[self.architecture].variants
-        return None if None in numbers else next((each for each in variants if largest < each.blocks), None)
+        numbers: list[int] = []
+        for module in self.unknown:
+            if (number := _block_beyond(module, self.architecture)) is None:
+                return None
+            numbers.append(number)
+        return next((each for each in ARCHITECTURES[self.architecture].variants if max(numbers) < each.blocks), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the doubt about the file as plain JSON."""

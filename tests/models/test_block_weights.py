@@ -155,6 +155,31 @@ def test_blocks_that_an_order_does_not_give() -> None:
 
 
 @pytest.mark.parametrize(
+    ("architecture", "order", "last"),
+    [
+        ("flux", "inspire-58", 58),
+        ("flux", "inspire-20", 20),
+        ("sd1", "inspire-26", 26),
+        ("sd1", "inspire-27", 27),
+        ("sd1", "inspire-17", 17),
+        ("sdxl", "inspire-20", 20),
+        ("sdxl", "inspire-21", 21),
+        ("sdxl", "inspire-12", 12),
+    ],
+)
+def test_the_inspire_pack_takes_the_first_value_outside_of_blocks_and_repeats_the_last(
+    architecture: ArchitectureName, order: str, last: int
+) -> None:
+    weights = block_weights.parse([0.5, *[1.0] * (last - 2), 0.25], architecture, order=order)
+    names = ARCHITECTURES[architecture].orders[order].names
+    assert (weights.outside, weights.by_name()["BASE"], weights.by_name()[names[-1]]) == (0.5, 0.5, 0.25)
+    rest = {name for name in weights.left_out if weights.by_name()[name] != 0.25}
+    assert rest == set()
+    assert "IN00" not in names
+    assert ("MID0" in names) == (order in {"inspire-26", "inspire-27", "inspire-21"} or (architecture, last) == ("sdxl", 20))
+
+
+@pytest.mark.parametrize(
     ("given", "order", "architecture", "message"),
     [
         ([1.0] * 61, "", "flux", r"a list of another tool\? name its order: lbw-61"),

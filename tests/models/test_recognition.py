@@ -98,6 +98,7 @@ def test_comfyui_names_become_those_of_the_trainer() -> None:
     assert diffusers_path(path, "sdxl") == "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
+FLUX_LIKE = {"flux", "flux-schnell", "chroma", "hunyuan-image"}
 MIXED = [
     "lora_te_text_model_encoder_layers_0_mlp_fc1",
     "lora_unet_conv_out",
@@ -222,3 +223,21 @@ def test_a_layer_is_found_in_a_smaller_model_and_not_beyond() -> None:
     assert known_layers.beyond("lora_unet_double_blocks_19_img_mlp_0", "flux")
     assert not known_layers.beyond("lora_unet_double_blocks_18_img_mlp_0", "flux")
     assert not known_layers.beyond("lora_unet_other_19_img_mlp_0", "flux")
+
+
+@pytest.mark.parametrize(
+    ("name", "having"),
+    [
+        ("lora_unet_final_layer_linear", {*FLUX_LIKE, "sd3-medium", "sd3.5-medium", "sd3.5-large", "lumina", "anima"}),
+        ("lora_unet_conv_in", {"sd1", "sd2", "sdxl"}),
+        ("lora_unet_input_blocks_0_0", {"sd1", "sd2", "sdxl"}),
+        ("lora_unet_double_blocks_0_img_mlp_0", FLUX_LIKE),
+        ("lora_unet_llm_adapter_blocks_0_mlp_0", {"anima"}),
+        ("lora_te_anything", {*ARCHITECTURES}),
+        ("lora_unet_norm1", {*ARCHITECTURES}),
+        ("lora_unet_unheard_of", {*ARCHITECTURES}),
+    ],
+)
+def test_a_first_name_excludes_the_architectures_without_it(name: str, having: set[str]) -> None:
+    assert {architecture for architecture, count in known_layers.possible([name, name]).items() if count == 2} == having
+    assert sum(known_layers.possible([name]).values()) == len(having)

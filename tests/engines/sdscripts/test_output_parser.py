@@ -157,6 +157,19 @@ def test_a_loss_that_is_not_finite_is_a_fault_at_its_first_frame() -> None:
     frames = parse(OutputParser(), "nan")
     assert next(each for each in frames if each.fault).fault == "the loss is nan at step 2"
     assert all(each.loss is None for each in frames if each.fault)
+    infinite = read("steps:  25%|█| 1/4 [00:01<00:05, 1s/it, avr_loss=inf]")
+    assert infinite == Progress(1, 4, None, fault="the loss is inf at step 1")
+
+
+def test_faults_and_notes_keep_the_progress() -> None:
+    parser = OutputParser()
+    bar = parser("steps:  25%|█| 1/4 [00:01<00:05, 1s/it, avr_loss=0.5]")
+    assert bar == Progress(1, 4, 0.5)
+    saved = parser("saving checkpoint: /w/x-step00000002.safetensors")
+    assert saved == Progress(1, 4, 0.5, note="saved x-step00000002.safetensors")
+    assert parser("steps:  50%|█| 2/4 [00:01<00:05, 1s/it]") == Progress(2, 4, 0.5)  # a frame without a loss
+    assert parser("no metadata") is None
+    assert parser.last == Progress(2, 4, 0.5)
 
 
 def test_no_data_is_a_fault() -> None:

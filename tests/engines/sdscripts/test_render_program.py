@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.system.process import Command
 
 
-def test_the_step_draws_with_the_baked_file_and_removes_it(tmp_path: Path) -> None:
+def test_the_step_draws_with_the_baked_file_and_removes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A small program replaces gen_img.py."""
     weight = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
     layer = "encoder.layers.0.mlp.fc1"
@@ -57,6 +57,7 @@ def test_the_step_draws_with_the_baked_file_and_removes_it(tmp_path: Path) -> No
         "utf-8",
     )
     assert render_program.main([str(tmp_path / "request.json")]) == 1
+    assert f"{tmp_path / 'model.ckpt'}  a LoRA can be baked into a .safetensors model" in capsys.readouterr().err
     assert not temporary.exists()
 
 
