@@ -85,8 +85,10 @@ def merge(
         )
         print_report(sum_, json=json)
         return
+    from orchestrator.weights import merge as merging
+
     if not block_weights:
-        raise RecipeError(Problem("--block-weights", "is missing", "merge IN OUT --block-weights FACE"))
+        raise merging.without_weights(Path(inputs[0]))
     if compat not in {"", "supermerger-2023"}:
         raise RecipeError(Problem("--compat", f"{compat!r} is unknown", "supermerger-2023"))
     if sv_ratio is not None:
@@ -94,10 +96,8 @@ def merge(
     if save_precision:
         what = "is for sums of several files; one file keeps the type of every tensor"
         raise RecipeError(Problem("--save-precision", what, "convert IN OUT --save-precision bf16"))
-    from orchestrator.weights.merge import merge as merge_file
-
     with progress_bar("merge") as tick:
-        report = merge_file(
+        report = merging.merge(
             Path(inputs[0]),
             Path(output),
             MergeOptions(block_weights, _zeroed(prune), unmapped, "supermerger-2023" if compat else None, order=order),

@@ -42,7 +42,7 @@ def network(settings: ImportedSettings, args: dict[str, Any], family: str) -> di
             table |= {key: patterns} if patterns else {}
     if argument_value(args.get("split_qkv")) is True:
         del args["split_qkv"]
-        why = f"{entry.network_module} takes it, a recipe does not: it trains q, k and v as the one layer that they are"
+        why = "q, k and v get a LoRA each with it; a recipe trains the one layer of the model that holds them"
         settings.note(Disposition.LOST, "split_qkv", why=why)
     _text_encoders(settings, args, entry)
     return table

@@ -232,3 +232,8 @@ class Architecture:
     """Smallest seed with which the trainer draws images."""
     variants: tuple[DepthVariant, ...] = ()
     """Models with blocks inserted into this one, from the fewest blocks to the most."""
+
+    @property
+    def denoiser(self) -> str:
+        """Return the kind of its denoising network, as people name it."""
+        return "U-Net" if "MID" in self.blocks else "transformer"

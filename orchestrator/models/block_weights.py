@@ -89,7 +89,7 @@ class BlockWeights:
         if self.preset:
             return self.preset
         entry = ARCHITECTURES[self.architecture]
-        if self.parts or "MID" not in entry.blocks:  # lists are usual for U-Nets alone
+        if self.parts or entry.denoiser != "U-Net":  # lists are usual for U-Nets alone
             return named_blocks.text(self.by_name(), entry)
         return ",".join(map(named_blocks.number, self.values))
 

@@ -106,7 +106,8 @@ def _training(recipe: Recipe) -> Iterator[Conflict]:
     if training.train == "unet" and training.text_encoder_lr:
         yield "training.text_encoder_lr", 'training.train = "unet" does not train the text encoder'
     if training.train == "text_encoder" and training.unet_lr:
-        yield "training.unet_lr", 'training.train = "text_encoder" does not train the U-Net'
+        denoiser = ARCHITECTURES[recipe.base.architecture].denoiser
+        yield "training.unet_lr", f'training.train = "text_encoder" does not train the {denoiser}'
     yield from _validation(training)
     yield from _files(recipe)
     fixed = ARCHITECTURES[recipe.base.architecture].fixed_clip_skip

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.report import block_stats, charts, commands, file_links, tables
 from orchestrator.report.collect import State
 from orchestrator.report.images import SAMPLE
@@ -113,12 +114,13 @@ def _with_keys(lines: list[charts.Line], words: str, size: tuple[int, int] = (38
 
 
 def _rates(member: Member, colour: str) -> JSON:
-    """Return the chart of the rates of U-Net and text encoder, and its keys."""
+    """Return the chart of the rates of denoiser and text encoder, and its keys."""
     rates = [(point.step, point.rate) for point in member.curve if point.rate is not None]
     text = [(point.step, point.text_rate) for point in member.curve if point.text_rate is not None]
     lines = [charts.Line("text encoder", f"{colour} dashed", text)] if text else []
+    denoiser = ARCHITECTURES[member.recipe.base.architecture].denoiser
     words = _words("Learning rate", member.recipe.name, rates)
-    return _with_keys([*lines, charts.Line("U-Net", colour, rates)], words, (380, 90), zero=True)
+    return _with_keys([*lines, charts.Line(denoiser, colour, rates)], words, (380, 90), zero=True)
 
 
 def _percent(step: StepView | None) -> int | None:

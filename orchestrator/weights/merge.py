@@ -7,12 +7,14 @@ from file to file, so memory does not grow with it.
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import Problem, RecipeError, counted
+from orchestrator.errors import OrchestratorError, Problem, RecipeError, counted
 from orchestrator.models import block_weights
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights import weighing
 from orchestrator.weights.families import kinds, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
@@ -107,6 +109,26 @@ def merge(
         non_finite,
         hashes,
     )
+
+
+def without_weights(source: Path) -> RecipeError:
+    """Return the error of a merge without weights.
+
+    It proposes some of the file's architecture.
+    """
+    missing = Problem("--block-weights", "is missing", "merge IN OUT --block-weights FACE")
+    try:
+        architecture = adapter(read_header(source)).architecture
+    except OrchestratorError as error:
+        return RecipeError([*error.problems, missing])
+    if architecture is None:
+        return RecipeError(missing)
+    entry = ARCHITECTURES[architecture]
+    first, second, *_, last = entry.blocks
+    weights = next((name for name in entry.presets if name != "ALL"), f"{first}=0,{second}=0.5")
+    words = f"{entry.title} has {first}, {second} to {last}"
+    hint = f"python -m orchestrator merge {shlex.quote(str(source))} OUT --block-weights {weights}  ({words})"
+    return RecipeError(Problem(missing.where, missing.what, hint))
 
 
 def _refusals(lora: Adapter, weight_of: Mapping[str, float], *, prune: bool, compat: Compat | None) -> Iterator[Problem]:

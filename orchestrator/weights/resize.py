@@ -81,6 +81,8 @@ def resize(
         problems.append(Problem("size_mb", what, "resize --base MODEL --sv-ratio 16 first, then by --size-mb"))
     if base_model and not dependent:
         problems.append(Problem(str(source), "holds no module that depends on the base model", "leave out --base"))
+    if not copy_unchanged and (nothing := rank_selection.nothing_to_cut(lora, options)):
+        problems.append(nothing)
     if problems:
         raise RecipeError(problems)
     threshold = None

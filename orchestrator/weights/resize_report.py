@@ -9,6 +9,7 @@ import numpy as np
 
 from orchestrator.errors import counted
 from orchestrator.weights.families import low_rank
+from orchestrator.weights.io import metadata
 
 if TYPE_CHECKING:
     from orchestrator.weights.io.writer import Hashes
@@ -59,8 +60,7 @@ class ResizeReport:
             f"ranks {kept[0]}..{kept[-1]}, median {kept[len(kept) // 2]}, in {counted(len(self.modules), 'module')}",
             f"{self.retained:.4%} of the Frobenius norm retained (relative error {self.relative_error:.3g})",
         ]
-        if self.earlier:
-            lines.append(f"the file was resized before ({'; '.join(self.earlier)}): the error is relative to that file")
+        lines += metadata.explain_resizes(self.earlier)
         if self.bytes_after > self.bytes_before:
             more = self.bytes_after / self.bytes_before
             why = "its own family needs fewer numbers than a LoRA" if self.converted else "no rank was cut"

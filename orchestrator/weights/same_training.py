@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from orchestrator.weights.families.adapter import Adapter
 
+CHANGED = "changed by"
+"""Entry for the verbs that wrote a file anew."""
 _SHOWN = 3
 _OF_ONE_STEP = frozenset(
     {
@@ -48,10 +50,17 @@ def differences(first: Adapter, other: Adapter) -> Iterator[Problem]:
     own, theirs = (_stated(header.metadata) for header in (after, before))
     entries = sorted(key for key in own.keys() | theirs.keys() if own.get(key) != theirs.get(key))
     if entries:
-        shown = ", ".join(f"{key} {own.get(key, '-')[:30]} and {theirs.get(key, '-')[:30]}" for key in entries[:_SHOWN])
+        shown = ", ".join(_both(key, own.get(key), theirs.get(key)) for key in entries[:_SHOWN])
         yield Problem(where, f"is of another training than {against}: {shown}{' …' if len(entries) > _SHOWN else ''}", hint)
     if not unequal and (alphas := _unequal_constants(first, other)):
         yield Problem(where, f"has other alphas than {against}: {_shortened(alphas)}", hint)
+
+
+def _both(key: str, own: str | None, other: str | None) -> str:
+    """Return an entry of both files in words."""
+    if key == CHANGED:
+        return f"{CHANGED} {own or 'no verb'}, the other by {other or 'none'}"
+    return f"{key} {'not stated' if own is None else own[:30]} and {'not stated' if other is None else other[:30]}"
 
 
 def _way(first: Adapter, other: Adapter) -> str:
@@ -67,7 +76,7 @@ def _stated(entries: dict[str, str]) -> dict[str, str]:
     """Return the entries that are equal in all saved steps of a training."""
     kept = {key: value for key, value in entries.items() if key.startswith("ss_") and key not in _OF_ONE_STEP}
     changes = ", ".join(str(entry.get("operation")) for entry in metadata.provenance(entries))
-    return kept | {key: entries[key] for key in (peft.KEY,) if key in entries} | ({"changed by": changes} if changes else {})
+    return kept | {key: entries[key] for key in (peft.KEY,) if key in entries} | ({CHANGED: changes} if changes else {})
 
 
 def _unequal_constants(first: Adapter, other: Adapter) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import checkpoints
+from architecture_samples import of_architecture
 from orchestrator.cli import app
 from orchestrator.errors import OrchestratorError, RecipeError
 from orchestrator.weights.io.safetensors_io import read_header
@@ -17,6 +18,8 @@ from weights_samples import lora, modules, read, sample, write
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from orchestrator.models.registry import ArchitectureName
 
 
 def _run(*arguments: str | Path) -> str:
@@ -125,6 +128,21 @@ def test_wrong_usage_is_a_problem_with_a_hint(arguments: tuple[str, ...], messag
     done = CliRunner().invoke(app, list(arguments))
     assert isinstance(done.exception, OrchestratorError), done.output
     assert message in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "weights"),
+    [("sd1", "FACE  (SD1.5 has BASE, IN00 to OUT11)"), ("flux", "BASE=0,D00=0.5  (FLUX.1-dev has BASE, D00 to S37)")],
+)
+def test_a_merge_without_weights_proposes_some_of_the_architecture(
+    tmp_path: Path, architecture: ArchitectureName, weights: str
+) -> None:
+    source = of_architecture(tmp_path / "in.safetensors", architecture)
+    done = CliRunner().invoke(app, ["merge", str(source), "OUT"])
+    assert isinstance(done.exception, OrchestratorError)
+    assert str(done.exception).endswith(f"merge {source} OUT --block-weights {weights}")
+    proposed = weights.partition("  ")[0]
+    _run("merge", source, tmp_path / "out.safetensors", "--block-weights", proposed)
 
 
 def test_verify_ends_with_1_where_a_promise_is_broken(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,12 @@ def test_nothing_is_guessed_without_a_tokenizer(good: Path, checkout: Path) -> N
     (checkout / "configs" / "t5_old" / "tokenizer.json").write_text("broken", "utf-8")
     token_limits._counter.cache_clear()
     assert cut(good, "flux", "word " * 999) == []
+    ((what, _),) = token_limits.uncounted("flux")
+    assert what == f"tokens of T5 are not counted: {checkout / 'configs' / 't5_old' / 'tokenizer.json'} cannot be read"
     (checkout / "configs" / "t5_old" / "tokenizer.json").unlink()
     token_limits._counter.cache_clear()
     assert cut(good, "flux", "word " * 999) == []
+    ((what, hint),) = token_limits.uncounted("flux")
+    assert what.endswith("tokenizer.json is not there")
+    assert hint == "make setup  brings it; the trainer reads the first 512"
+    assert list(token_limits.uncounted("sd1")) == []

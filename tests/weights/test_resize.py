@@ -256,6 +256,17 @@ def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
     assert hashes(read_header(tmp_path / "out.safetensors")).legacy_agrees
 
 
+def test_a_rank_above_those_of_the_file_is_refused(tmp_path: Path) -> None:
+    """sd-scripts fills the factors up with zeros. A step of a recipe does the same, a person is told."""
+    source, output = decaying_lora(tmp_path / "in.safetensors", rank=4), tmp_path / "out.safetensors"
+    for rank in (4, 999):
+        with pytest.raises(RecipeError, match=f"has ranks up to 4, and {rank} is not smaller: there is nothing to reduce"):
+            resize(source, output, ResizeOptions(method="fixed", new_rank=rank), copy_unchanged=False)
+    assert not output.exists()
+    resize(source, output, ResizeOptions(method="fixed", new_rank=4, new_conv_rank=2), copy_unchanged=False)
+    resize(source, output, ResizeOptions(param=2, new_rank=999), overwrite=True, copy_unchanged=False)
+
+
 def test_a_file_that_was_resized_before_is_noticed(tmp_path: Path) -> None:
     """Both retained shares are relative to the file given, and the second says so."""
     source = decaying_lora(tmp_path / "in.safetensors", rank=4)

@@ -105,6 +105,7 @@ def check(
         for problem in problems.dataset_problems(layout, dataset, root)
     ]
     findings += [finding for rule in RULES for finding in rule(inspected)]
+    findings += [Finding(Level.NOTE, "captions", what, hint) for what, hint in token_limits.uncounted(architecture)]
     ranks = {level: rank for rank, level in enumerate(Level)}
     findings.sort(key=lambda finding: ranks[finding.level])
     epochs = buckets.epochs(prediction.batches_per_epoch, training) if training else 0

@@ -1,11 +1,12 @@
 """Limits of captions in tokens, and an architecture's own counters.
 
-A text encoder without an exact counter on this machine has no limit here, so that nothing is guessed.
+A text encoder without an exact counter on this machine has no limit here, so that nothing is guessed. ``uncounted`` says so.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.system import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from orchestrator.models.architecture import CaptionLimit
@@ -49,6 +50,20 @@ def limits(architecture: ArchitectureName, training: Training | None) -> tuple[T
         if count is not None:
             counted.append(TokenLimit(limit, chosen if isinstance(chosen, int) else limit.tokens, count))
     return tuple(counted)
+
+
+def uncounted(architecture: ArchitectureName) -> Iterator[tuple[str, str]]:
+    """Yield (problem, hint) for each text encoder whose tokens cannot be counted."""
+    for limit in ARCHITECTURES[architecture].caption_limits:
+        file = settings.sd_scripts() / "configs" / limit.folder / "tokenizer.json"
+        if limit.folder and _counter(file.parent) is None:
+            absent = importlib.util.find_spec("tokenizers") is None
+            why = f"{file} cannot be read" if file.is_file() else f"{file} is not there"
+            why, hint = (
+                ("the package tokenizers is not installed", "pip install tokenizers") if absent else (why, "make setup")
+            )
+            what = f"tokens of {limit.title} are not counted: {why}"
+            yield what, f"{hint}  brings it; the trainer reads the first {limit.tokens}"
 
 
 def reads_clip(architecture: ArchitectureName) -> bool:

@@ -17,6 +17,9 @@ from orchestrator.system import settings
 from orchestrator.system.child import LOG, ChildCallbacks
 from orchestrator.system.log_tail import last_lines
 from orchestrator.system.process import Command, run
+from orchestrator.weights.families import rank_selection
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io import metadata
 from orchestrator.weights.io.safetensors_io import check_output, read_header
 
 if TYPE_CHECKING:
@@ -59,6 +62,8 @@ class ToolReport:
     tensor_bytes: int
     model_hash: str
     seconds: float
+    earlier: tuple[str, ...] = ()
+    """Earlier resizes of the file by its metadata, oldest first."""
 
     def table(self) -> list[str]:
         """Return the report in lines."""
@@ -66,7 +71,8 @@ class ToolReport:
         lines.append(
             f"{counted(self.modules, 'module')}, {self.tensor_bytes:,} tensor bytes ({self.tensor_bytes / 2**20:.2f} MiB)"
         )
-        return lines + [f"rank {rank}: {counted(count, 'module')}" for rank, count in sorted(self.ranks.items())]
+        lines += [f"rank {rank}: {counted(count, 'module')}" for rank, count in sorted(self.ranks.items())]
+        return lines + metadata.explain_resizes(self.earlier)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON."""
@@ -135,12 +141,15 @@ def resize(
         raise RecipeError(problems)
     _check_files([source], output, options, "resize_lora.py")
     resize_options = replace(resize_options, save_precision=_precision(options))
+    header = read_header(source)
+    if nothing := rank_selection.nothing_to_cut(adapter(header), resize_options):
+        raise RecipeError(nothing)
     ranks = lora_tools.ranks(source)
 
     def command(target: Path, work: Path) -> Command:
         return lora_tools.resize(source.absolute(), target, work, resize_options, ranks, program_options)
 
-    return _run(lora_tools.RESIZE, command, output, tick)
+    return replace(_run(lora_tools.RESIZE, command, output, tick), earlier=tuple(metadata.resizes(header.metadata)))
 
 
 def _check_files(inputs: Sequence[Path], output: Path, options: ToolOptions, program: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights.families import leading, low_rank, svd
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes
 
 if TYPE_CHECKING:
@@ -47,6 +48,21 @@ def cut(matrix: Floats, options: ResizeOptions, *, conv: bool) -> tuple[Leading,
         return choose(values, full, cap, method=options.method, param=options.param, rule=options.rank_rule, energy=energy)
 
     return leading.leading(matrix, rank, most=None if options.method == "sv_cumulative" else min(cap, full))
+
+
+def nothing_to_cut(adapter: Adapter, options: ResizeOptions) -> Problem | None:
+    """Return a problem if a fixed rank is above that of every module.
+
+    resize_lora.py would fill the factors up with zeros, to a larger file of the same change.
+    """
+    matrices = [module for module in adapter.modules if not module.vector]
+    if options.method != "fixed" or not matrices or any(module.kind is not ModuleKind.LORA for module in matrices):
+        return None
+    largest, cap = max(module.rank or 0 for module in matrices), min(options.cap, options.conv_cap)
+    if cap < largest:
+        return None
+    what = f"has ranks up to {largest}, and {cap} is not smaller: there is nothing to reduce"
+    return Problem(str(adapter.header.path), what, f"--new-rank below {largest}, or --sv-ratio 16")
 
 
 def choose(

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 PROVENANCE = "orchestrator_provenance"
 """Header key: a JSON list of operations on the tensors, oldest first. Neither hash depends on it."""
@@ -30,6 +30,11 @@ def architecture(metadata: Mapping[str, str]) -> str:
     """
     stated = [entry["architecture"] for entry in provenance(metadata) if isinstance(entry.get("architecture"), str)]
     return stated[-1] if stated else ""
+
+
+def explain_resizes(earlier: Sequence[str]) -> list[str]:
+    """Return a line about the earlier resizes of a file, or none."""
+    return [f"the file was resized before ({'; '.join(earlier)}): the error is relative to that file"] if earlier else []
 
 
 def resizes(metadata: Mapping[str, str]) -> list[str]:
