@@ -168,3 +168,15 @@ def test_an_argument_of_the_own_module_that_recipes_lack(tmp_path: Path) -> None
     loaded(result, tmp_path)
     note = next(note for note in result.notes if note.name == "split_qkv")
     assert note.why.startswith("networks.lora_flux takes it, a recipe does not")
+
+
+@pytest.mark.parametrize("rate", [1, 1.0, 0])
+def test_a_rate_that_the_optimizer_cannot_train_with_gets_a_stand_in(tmp_path: Path, rate: float) -> None:
+    (tmp_path / "a.toml").write_text(
+        'pretrained_model_name_or_path = "m.safetensors"\nnetwork_module = "networks.lora"\nnetwork_dim = 4\n'
+        f'optimizer_type = "AdamW"\nlearning_rate = {rate}\nmax_train_steps = 10\n',
+        "utf-8",
+    )
+    result = to_recipe.recipe(reader.read(str(tmp_path / "a.toml"))[0])
+    assert loaded(result, tmp_path).training.learning_rate == 1e-4
+    assert dispositions(result)["learning_rate"] == "lost"
