@@ -16,6 +16,7 @@ from orchestrator.weights.convert_forms import Form
 from orchestrator.weights.convert_names import Renamed
 from orchestrator.weights.families import deltas
 from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io import dtypes
 from orchestrator.weights.io.safetensors_io import Body, read_header
 from orchestrator.weights.io.writer import Hashes
 from orchestrator.weights.merge import merge
@@ -278,6 +279,22 @@ def test_a_folder_of_peft_gets_its_configuration(tmp_path: Path, to: Form, name:
         output.unlink()
         with pytest.raises(RecipeError, match=r"(?s)adapter_config.json  exists.*choose another folder, or --overwrite"):
             convert(tmp_path / "in.safetensors", output, to)
+
+
+@pytest.mark.parametrize(("family", "to"), [("loha", "kohya"), ("lokr", "comfy"), ("loha-tucker", "comfy")])
+@pytest.mark.parametrize(("precision", "dtype"), [(None, "F32"), ("bf16", "BF16")])
+def test_whole_layers_get_new_names_and_types(
+    tmp_path: Path, family: str, to: Form, precision: str | None, dtype: str
+) -> None:
+    source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
+    convert(source, output, to, save_precision=precision)
+    assert {entry.dtype for entry in read_header(output).entries.values()} == {dtype}
+    after = modules(output)
+    for name, parts in modules(source).items():
+        assert after[name].keys() == parts.keys()
+        for part, value in parts.items():
+            rounded = dtypes.decode(dtypes.encode(value, dtype, part), dtype).reshape(value.shape)
+            np.testing.assert_array_equal(after[name][part], rounded)
 
 
 def test_impossible_conversions_are_refused(tmp_path: Path) -> None:

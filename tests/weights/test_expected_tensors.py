@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orchestrator.engines.sdscripts import network_args
 from orchestrator.errors import NotReady
 from orchestrator.models import layers
-from orchestrator.models.bases import sd1, sdxl
+from orchestrator.models.bases import flux, sd1, sdxl
 from orchestrator.recipe import Network, Preset, Recipe, loader
 from orchestrator.weights.families import expected_tensors, module_shapes
+
+if TYPE_CHECKING:
+    from orchestrator.models.layers import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "tests" / "data" / "recordings" / "sd15-lora-modules.json"
@@ -66,6 +69,30 @@ def test_precision_and_halves_change_the_prediction() -> None:
         assert message is not None
         assert message.modules == modules
         assert size is None or message.tensor_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("preset", "model", "predicted"),
+    [
+        (Preset(unet_target_name=("img_in",)), flux.MODEL, False),
+        (Preset(unet_target_module=("DoubleStreamBlock",)), flux.MODEL, True),
+        (None, flux.MODEL, True),
+        (Preset(unet_target_name=("conv_in",)), sd1.MODEL, True),
+    ],
+)
+def test_layers_outside_the_blocks_have_no_formula_where_only_blocks_are_known(
+    preset: Preset | None, model: Model, *, predicted: bool
+) -> None:
+    made = expected_tensors.predict(changed(recipe("krnk-locon"), preset=preset), model)
+    assert (made is not None) == predicted
+
+
+@pytest.mark.parametrize("argument", ["train_norm", "block_dims", "conv_block_dims", "down_lr_weight"])
+def test_arguments_that_change_the_tensors_have_no_formula(argument: str) -> None:
+    base = recipe("krnk-locon")
+    for value in (0, 1):
+        made = expected_tensors.predict(changed(base, args={**base.network.args, argument: value}), sd1.MODEL)
+        assert (made is None) == bool(value)
 
 
 def test_sdxl_has_722_attention_layers_and_two_text_encoders() -> None:
