@@ -123,6 +123,8 @@ def test_memory_is_saved_within_the_limits_of_the_trainer(name: ArchitectureName
     assert entry.cached_text_bytes == 4 * CACHED.get(name, 0)
     assert entry.bucket_step == {"anima": 16, "sdxl": 32}.get(name, 32 if name.startswith("sd3") else 64)
     assert entry.resolution == {"sd1": 512, "sd2": 512, "hunyuan-image": 2048}.get(name, 1024)
+    sides = {"sd1": 8, "sd2": 8, "sdxl": 8, "hunyuan-image": 32, "anima": 32}
+    assert entry.renderer.side_step == sides.get(name, 16)
     assert entry.block_lists == {"sd1": 25, "sd2": 25, "sdxl": 23}.get(name, 0)
 
 
