@@ -92,7 +92,7 @@ def _subject_part(
     part: dict[str, Any] = {"extends": [f"_base/{kind}"], "unset": list(_RELEASE_ONLY), "subject": subject.name}
     if base.table and not base.part:
         part["base"] = base.table
-        part["unset"] += ["base.vae", "expect", *base.unset]
+        part["unset"] += ["base.vae", "expect"]
     part["dataset"] = dataset
     if subject.steps is not None:
         part["training"] = {"steps": subject.steps}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from orchestrator import engines
 from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import RecipeError
-from orchestrator.importers import inspect_folder, new_subject, subject_options
+from orchestrator.importers import inspect_folder, new_subject, subject_notes, subject_options
 from orchestrator.importers.subject_options import NewSubject
-from orchestrator.recipe import loader
+from orchestrator.recipe import loader, schema
 from orchestrator.run import model_files, preflight
 from orchestrator.run.workspace import Workspace
 from orchestrator.system import allowlist
@@ -364,3 +365,128 @@ def test_duplicate_and_gray_images_are_reported_at_once(
     output = capsys.readouterr().out
     assert "f22_2.png" in output
     assert "f01.png" in output
+
+
+def test_the_schema_is_written_beside_the_first_recipe_and_then_stays(empty: Path) -> None:
+    folder, file = draw_images(empty / "a", VIEWS), empty / "recipes" / schema.FILE
+    new_subject.write(new_subject.generate(NewSubject("mimi", (folder,), algorithms=("locon",)), empty), empty)
+    assert file.read_text("utf-8") == schema.dumps()
+    file.write_text("{}", "utf-8")
+    written = new_subject.write(new_subject.generate(NewSubject("momo", (folder,), algorithms=("locon",)), empty), empty)
+    assert file.read_text("utf-8") == "{}"
+    assert [path.relative_to(empty).as_posix() for path in written] == [
+        "recipes/_subjects/momo.toml",
+        "recipes/momo-locon.toml",
+    ]
+
+
+@pytest.mark.parametrize(("architecture", "network"), [("sdxl", None), ("sd2", None), ("anima", {"dim": 16, "alpha": 16})])
+def test_a_recipe_states_a_network_where_that_of_the_algorithm_is_for_a_u_net(
+    empty: Path, architecture: str, network: dict[str, int] | None
+) -> None:
+    write(empty / "models" / "mine.safetensors", BASES[architecture])
+    folder = draw_images(empty / "a", VIEWS, (1024, 1024))
+    generated = new_subject.generate(NewSubject("mimi", (folder,), base="mine.safetensors"), empty)
+    text = generated.files[f"{generated.recipes[0]}.toml"]
+    table = tomllib.loads(text)
+    assert (table.get("network"), "[network]" in text) == (network, network is not None)
+    assert table["extends"][2:] == ["_subjects/mimi", f"_base/{architecture}"]
+    assert table["unset"][:2] == ["block_weights", "expect"]
+    assert table["base"] == {"checkpoint": "mine.safetensors"}
+    part = tomllib.loads(generated.files["_subjects/mimi.toml"])
+    assert ("base" in part, "base.vae" in part["unset"]) == (False, False)
+
+
+def test_a_pickled_checkpoint_is_taken_for_sd1(empty: Path) -> None:
+    (empty / "models").mkdir()
+    (empty / "models" / "old.ckpt").write_bytes(b"x")
+    generated = new_subject.generate(NewSubject("mimi", (draw_images(empty / "a", VIEWS),), base="old.ckpt"), empty)
+    assert "old.ckpt has no header that tells its architecture: taken for SD1.5" in generated.notes
+    part = tomllib.loads(generated.files["_subjects/mimi.toml"])
+    assert (part["base"], "base.vae" in part["unset"]) == ({"checkpoint": "old.ckpt"}, True)
+
+
+@pytest.mark.parametrize(
+    ("subject", "problems"),
+    [
+        (NewSubject("", ()), ["subject ", "--images"]),
+        (NewSubject("x" * 60, (Path("a"),)), []),
+        (NewSubject("x" * 61, (Path("a"),)), [f"subject {'x' * 61}"]),
+        (NewSubject("-x", (Path("a"),)), ["subject -x"]),
+        (NewSubject("mimi", (Path("a"),), triggers=("a (b)",)), ["--trigger a (b)"]),
+        (NewSubject("mimi", (Path("a"),), triggers=("x" * 120,)), []),
+        (NewSubject("mimi", (Path("a"),), triggers=("x" * 121,)), [f"--trigger {'x' * 121}"]),
+        (NewSubject("mimi", (Path("a"),), triggers=("a, b c,d",)), []),
+        (NewSubject("mimi", (Path("a"), Path("b")), triggers=("a",)), []),
+        (NewSubject("mimi", (Path("a"), Path("b")), triggers=("a", "b,c")), []),
+        (
+            NewSubject("my x", (Path("a"),), "fase", ("!",), ("lora",)),
+            ["subject my x", "--trigger !", "--type fase", "--algorithm lora"],
+        ),
+    ],
+)
+def test_every_problem_of_the_options_is_named(subject: NewSubject, problems: list[str]) -> None:
+    try:
+        subject_options.check(subject)
+    except RecipeError as error:
+        assert [problem.where for problem in error.problems] == problems  # noqa: PT017 - either is right
+    else:
+        assert problems == []
+
+
+def test_trigger_words_are_those_given_or_names_of_folders() -> None:
+    a, b = Path("x/My Hat!"), Path("y/My Hat")
+    cases = (
+        (("one", "two"), (a, b), ["one", "two"]),
+        ((), (a,), ["mimi"]),
+        ((), (a, b, b, Path("z/\u732b")), ["mimi", "myhat", "myhatx", "other"]),
+        (("one",), (a, b), ["one", "myhat"]),
+    )
+    for triggers, folders, words in cases:
+        assert subject_options.trigger_words(NewSubject("Mimi", folders, triggers=triggers)) == words
+
+
+def test_the_steps_and_repeats_of_a_type_have_an_origin() -> None:
+    def effort(kind: str, **values: int) -> str:
+        return subject_notes.effort(NewSubject("mimi", (Path("a"),), **values), kind)
+
+    assert effort("face") == "1000 steps, every image 4 times an epoch; the part _base/face of the release sets the others"
+    assert effort("group").startswith("1600 steps, every image once an epoch; the part _base/group of the release")
+    assert effort("face", steps=50, repeats=2).startswith("50 steps (--steps), every image twice an epoch")
+    assert effort("style").endswith("the part _base/style of recipes/_base sets the others")
+
+
+def test_advice_depends_on_images_and_words(empty: Path) -> None:
+    few, enough = (inspect_folder.inspect(draw_images(empty / str(count), VIEWS[:count])) for count in (7, 8))
+    assert subject_notes.advice([few], ["zqmimi"], reads_clip=True)[0].startswith("7 images are few")
+    (note,) = subject_notes.advice([enough], ["zqmimi"], reads_clip=True)
+    assert note.startswith("flip_aug mirrors half of the images")
+    assert len(subject_notes.advice([few, few], ["zqmimi"], reads_clip=True)) == 1
+    common = subject_notes.advice([enough], ["kitten", "zqmimi"], reads_clip=True)
+    assert common[0].startswith("the trigger word 'kitten' has a meaning to CLIP already")
+    assert len(common) == 2
+    assert len(subject_notes.advice([enough], ["kitten"], reads_clip=False)) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "usual", "sizes", "words"),
+    [
+        ([(513, 513)], new_subject.SIZES, [128, 192, 256, 384, 512], "the widest image has 513 pixels"),
+        ([(512, 512)], new_subject.SIZES, [128, 192, 256, 384], "the widest image has 512 pixels"),
+        ([(769, 769)], new_subject.SIZES, [128, 192, 256, 384, 512, 768], None),
+        ([(100, 100)], new_subject.SIZES, [], "sizes none, only the originals: the widest image has 100 pixels"),
+        ([(1024, 256)], new_subject.SIZES, [256, 384, 512, 768], "the flattest one, 1 : 4.0, needs a height of 64"),
+        ([(1024, 1024), (64, 32)], (768,), [768], None),
+    ],
+)
+def test_copies_are_narrower_than_the_widest_image_and_no_flatter_than_a_bucket(
+    images: list[tuple[int, int]], usual: tuple[int, ...], sizes: list[int], words: str | None
+) -> None:
+    notes: list[str] = []
+    summary = inspect_folder.FolderSummary(Path("a"), tuple("abcdef"[: len(images)]), tuple(images), {}, {})
+    assert new_subject._sizes([summary], usual, notes) == sizes
+    why = [note for note in notes if note.startswith("sizes ")]
+    assert [words in note for note in why] == [True] if words else why == []
+    copies = [note for note in notes if note.startswith("every wider image")]
+    assert len(copies) == bool(sizes)
+    assert all((", as in the release" in note) == (usual == new_subject.SIZES) for note in copies)
