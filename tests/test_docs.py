@@ -80,7 +80,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
     (folder / "settings.json").write_text(json.dumps(gui), "utf-8")
     newcomer.old_lora(folder / "old.safetensors")
     for step in (1, 2):
-        newcomer.old_lora(folder / f"step{step}.safetensors", ss_steps=str(5 * step))
+        newcomer.old_lora(folder / f"step{step}.safetensors", grown=1 + step / 10, ss_steps=str(5 * step))
     base = checkpoints.weights("anima")
     checkpoints.save(folder / "base.safetensors", base)
     checkpoints.save(folder / "tuned.safetensors", checkpoints.tuned(base))

@@ -25,12 +25,16 @@ def write_smaller_demo(root: Path, project: Path) -> None:
     (profiles / "demo.toml").write_text(demo, "utf-8")
 
 
-def old_lora(path: Path, **entries: str) -> None:
-    """Write a LoRA file of three blocks with the metadata of a training, and small singular values."""
+def old_lora(path: Path, *, grown: float = 1.0, **entries: str) -> None:
+    """Write a LoRA file of three blocks with the metadata of a training, and small singular values.
+
+    Its up factors are multiplied by ``grown``, as by further steps.
+    """
     rng = np.random.default_rng(1)
     modules = {name: tensors("lora", LAYERS[name], 2, rng) for name in (TE, DOWN, MID)}
     for parts in modules.values():
         parts["lora_up.weight"][:, 1] *= 0.01
+        parts["lora_up.weight"] *= grown
     training = {"ss_max_train_steps": "10", "ss_learning_rate": "0.0001", "ss_seed": "1"}
     network = {"ss_network_module": "networks.lora", "ss_network_dim": "2", "ss_network_alpha": "1"}
     write(path, modules, "F16", network | training | entries)
