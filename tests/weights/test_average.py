@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.weights.average import average
+from orchestrator.weights.average import AverageReport, average
 from orchestrator.weights.io import metadata
 from orchestrator.weights.io.safetensors_io import read_header
-from orchestrator.weights.io.writer import edit_metadata, hashes
+from orchestrator.weights.io.writer import Hashes, edit_metadata, hashes
 from weights_samples import LAYERS, LINEAR, MID, OTHER, changes, modules, read, tensors, write
 
 if TYPE_CHECKING:
@@ -149,3 +149,22 @@ def test_the_order_is_that_of_the_arguments_where_no_step_is_stated(tmp_path: Pa
         edit_metadata(path, path, {"ss_steps": None}, overwrite=True)
     report = average(paths[::-1], tmp_path / "out.safetensors", ema=0.9)
     assert list(report.weights) == ["step2.safetensors", "step1.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "line"),
+    [
+        (None, "the mean of the factors not measured: the deltas depend on the base model"),
+        (0.0125, "the mean of the factors differs from the mean of the deltas by 1.25% of its norm"),
+        (0.0, "the mean of the factors differs from the mean of the deltas by 0.00% of its norm"),
+    ],
+)
+def test_the_table_says_how_near_the_mean_of_the_factors_is(difference: float | None, line: str) -> None:
+    report = AverageReport({"a": 0.75, "b": 0.25}, 3, 0.98765, difference, Hashes("0123456789abcdef", "01"))
+    assert report.table() == [
+        "  0.7500  a",
+        "  0.2500  b",
+        "3 modules; smallest cosine between the factors of two files 0.9877",
+        line,
+        "model hash 0123456789ab",
+    ]

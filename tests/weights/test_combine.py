@@ -10,10 +10,10 @@ import pytest
 
 from orchestrator.errors import RecipeError
 from orchestrator.models.bases import sd1
-from orchestrator.weights.combine import combine
+from orchestrator.weights.combine import CombineReport, combine
 from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.io.safetensors_io import read_header
-from orchestrator.weights.io.writer import edit_metadata
+from orchestrator.weights.io.writer import Hashes, edit_metadata
 from weights_samples import BLOCK_OF, LAYERS, MID, SDXL, block_list, changes, lora, modules, tensors, write
 
 if TYPE_CHECKING:
@@ -98,3 +98,15 @@ def test_a_combination_states_its_algorithm(tmp_path: Path, families: tuple[str,
     combine([Ingredient(stated, 1.0), Ingredient(sources[1], 1.0)], tmp_path / "out.safetensors")
     kept = read_header(tmp_path / "out.safetensors").metadata["ss_network_args"]
     assert json.loads(kept) == {"algo": algo, "conv_dim": "4"}
+
+
+def test_the_table_counts_modules_by_rank() -> None:
+    weights = {"BASE": (0.5, 1.0), "other": (-2.0, 0.0)}
+    assert CombineReport(weights, 5, {8: 3, 0: 2}, Hashes("0123456789abcdef", "01")).table() == [
+        "BASE        0.5        1",
+        "other        -2        0",
+        "5 modules",
+        "whole differences: 2 modules",
+        "rank 8: 3 modules",
+        "model hash 0123456789ab",
+    ]

@@ -208,7 +208,7 @@ REPORT = ConvertReport(
     unchanged=False,
     hashes=Hashes("0123", "01"),
 )
-KINDS = ["3 modules of loha", "1 modules of norm", "2,000 -> 1,000 tensor bytes"]
+KINDS = ["3 modules of loha", "1 module of norm", "2,000 -> 1,000 tensor bytes"]
 EXACT = [*KINDS, "exact but for rounding"]
 ONCE, BACK = "--save-precision fp16 rounds them once", "on the way back their last bit may differ"
 NAMED = Renamed([], ("x",), {}, {"unet": 4}, 2, 1, 3)
@@ -221,7 +221,7 @@ NAMED = Renamed([], ("x",), {}, {"unet": 4}, 2, 1, 3)
         (replace(REPORT, relative_error=0.01234), [*KINDS, "relative error 0.0123"]),
         (replace(REPORT, unchanged=True), [*EXACT, "every tensor was in this form already: nothing is changed"]),
         (replace(REPORT, renamed=NAMED), [*EXACT, *NAMED.explain()]),
-        (replace(REPORT, passed=2), [*EXACT, "2 modules with norms or biases, which have no rank and stay as they are"]),
+        (replace(REPORT, passed=2), [*EXACT, "2 modules with norms or biases alone: without a rank, unchanged"]),
         (
             replace(REPORT, non_finite=("a", "b")),
             [*EXACT, "NaN or infinity in 2 tensors: a, b; an earlier checkpoint may be sound"],
@@ -240,10 +240,10 @@ def test_the_table_has_a_line_for_each_remark(report: ConvertReport, lines: list
     ("renamed", "lines"),
     [
         (Renamed([], (), {}, {"unet": 4}, 0, 0), []),
-        (Renamed([], ("x", "y", "z"), {}, {}, 0, 0), ["left out 3 modules, which have no name in this convention: x, y, z"]),
+        (Renamed([], ("x", "y", "z"), {}, {}, 0, 0), ["left out 3 modules without a name in this convention: x, y, z"]),
         (
             Renamed([], ("x", "y", "z", "w"), {}, {}, 0, 0),
-            ["left out 4 modules, which have no name in this convention: x, y, z …"],
+            ["left out 4 modules without a name in this convention: x, y, z …"],
         ),
         (
             Renamed([], (), {}, {"unet": 4, "text_encoder": 2}, 5, 0),
@@ -252,7 +252,7 @@ def test_the_table_has_a_line_for_each_remark(report: ConvertReport, lines: list
         (
             Renamed([], (), {}, {}, 0, 1, 3),
             [
-                f"1 modules have a factor in float32, where alpha / rank would lose bits otherwise; {ONCE}",
+                f"1 module has a factor in float32, where alpha / rank would lose bits otherwise; {ONCE}",
                 f"3 modules are rounded once by their alpha / rank, which these names cannot hold; {BACK}",
             ],
         ),

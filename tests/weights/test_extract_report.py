@@ -31,7 +31,7 @@ ALWAYS = [
     ("report", "more"),
     [
         (REPORT, []),
-        (replace(REPORT, equal=2), ["2 layers are equal in both, and have no module"]),
+        (replace(REPORT, equal=2), ["2 layers are equal in both: without a module"]),
         (replace(REPORT, text_encoders=False), ["no text encoder: the files do not both hold one that differs"]),
         (replace(REPORT, left_out=("x", "y", "z")), ["left out, though they differ: x, y, z (3 in all)"]),
         (replace(REPORT, left_out=("x", "y", "z", "w")), ["left out, though they differ: x, y, z … (4 in all)"]),

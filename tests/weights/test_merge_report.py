@@ -57,7 +57,7 @@ def test_every_block_has_a_row() -> None:
             report(non_finite=("a",)),
             [
                 f"block weights of no preset; {LAST}",
-                "NaN or infinity in 1 tensors: a; an earlier checkpoint may be sound",
+                "NaN or infinity in 1 tensor: a; an earlier checkpoint may be sound",
             ],
         ),
     ],

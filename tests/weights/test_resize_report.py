@@ -57,7 +57,7 @@ CUT = "a smaller ratio or --new-rank cuts more"
                 f"rebuilt from the base in 3 s with a relative error of 0.125: {WHOLE}",
             ],
         ),
-        (replace(REPORT, passed=2), [*PLAIN, "2 modules with norms or biases, which have no rank and stay as they are"]),
+        (replace(REPORT, passed=2), [*PLAIN, "2 modules with norms or biases alone: without a rank, unchanged"]),
         (replace(REPORT, pruned=3), [*PLAIN, "3 zero modules pruned"]),
     ],
 )
