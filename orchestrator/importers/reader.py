@@ -129,7 +129,13 @@ def _table(path: Path, text: str, repeated: dict[str, Any], *, is_json: bool) ->
         raise RecipeError(Problem(str(path), "holds no settings", "a table of names and values was expected"))
     if kohya_gui_names.PAGE.isdisjoint(table):
         other_programs.refuse(str(path), table)
-    names = {"LoRA_type", "datasets", *parser_options.of("train_network.py"), *parser_options.of("sdxl_train_network.py")}
+    names = {
+        "LoRA_type",
+        "datasets",
+        "train_type",
+        *parser_options.of("train_network.py"),
+        *parser_options.of("sdxl_train_network.py"),
+    }
     if names.isdisjoint(_names(table)):
         programs = "kohya_ss" if is_json else "sd-scripts, LoRA_Easy_Training_Scripts or lora-scripts"
         hint = (

@@ -43,7 +43,7 @@ def test_a_folder_is_described_by_its_images(tmp_path: Path) -> None:
     assert (read.stems, read.widest, read.framing) == (("b01", "f00", "other"), 80, "b")
     assert read.describe() == (f"{folder}: 3 images, 64..80 x 90..100, 2 named by view, 2 with .txt, 1 with .caption")
     bare = inspect_folder.inspect(draw(tmp_path / "b", x=(8, 8)))
-    assert bare.describe() == f"{tmp_path / 'b'}: 1 images, 8..8 x 8..8, 0 named by view, no caption files"
+    assert bare.describe() == f"{tmp_path / 'b'}: 1 image, 8..8 x 8..8, 0 named by view, no caption files"
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ def test_a_preset_of_its_interface(tmp_path: Path) -> None:
     assert (recipe.base.architecture, recipe.network.dim, recipe.dataset.resolution_classes) == ("sd1", 8, (768,))
 
 
+def test_a_preset_of_another_architecture(tmp_path: Path) -> None:
+    text = '[metadata]\nname = "x"\ntrain_type = "flux-lora"\n[data]\nmodel_type = "chroma"\nguidance_scale = 0.0\n'
+    assert loaded(imported(tmp_path, text), tmp_path).base.architecture == "chroma"
+
+
 @pytest.mark.parametrize("kind", ["sdxl-finetune", "sd-dreambooth"])
 def test_another_training_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     with pytest.raises(RecipeError, match=f"settings for {kind}, which is no training of a LoRA"):
