@@ -110,9 +110,6 @@ def _roots() -> Mapping[str, frozenset[ArchitectureName]]:
         for layer in entry.model.unet_layers(entry.model):
             roots.setdefault(layer.dotted.partition(".")[0], set()).add(architecture)
     for architecture, entry in ARCHITECTURES.items():
-        for root, found in roots.items():
-            if any(f"{name}_".startswith(f"{root}_") for name in entry.outside):
-                found.add(architecture)
         for path, layer_ in entry.diffusers.items():
             for name in (path, *counterparts.paths(layer_)):
                 roots.setdefault(name.partition(".")[0], set()).add(architecture)

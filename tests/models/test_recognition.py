@@ -241,3 +241,9 @@ def test_a_layer_is_found_in_a_smaller_model_and_not_beyond() -> None:
 def test_a_first_name_excludes_the_architectures_without_it(name: str, having: set[str]) -> None:
     assert {architecture for architecture, count in known_layers.possible([name, name]).items() if count == 2} == having
     assert sum(known_layers.possible([name]).values()) == len(having)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_layers_outside_of_blocks_are_possible_for_their_architecture(architecture: ArchitectureName) -> None:
+    outside = [f"lora_unet_{name}" for name in ARCHITECTURES[architecture].outside]
+    assert known_layers.possible(outside)[architecture] == len(outside)
