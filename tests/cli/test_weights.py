@@ -53,7 +53,7 @@ def test_every_verb_on_checkpoints_and_steps(tmp_path: Path) -> None:
     assert table["architecture"] == "anima"
     assert "0 -> 0, 4 -> 6, 27 -> 39" in _run("remap", files[0], files[3])
     assert "it is for Anima-2.9B" in _run("inspect", files[3], "--no-norms")
-    assert "0.1000" in _run("average", files[0], _copy(files[0], tmp_path / "again.safetensors"), files[2], "--ema", "0.9")
+    assert "0.1000" in _run("average", files[0], _next_step(files[0], tmp_path / "next.safetensors"), files[2], "--ema", "0.9")
     parts = modules(files[0])
     for own in parts.values():
         own["dora_scale"] = np.ones((len(own["lora_up.weight"]), 1), np.float32)
@@ -68,8 +68,11 @@ def test_every_verb_on_checkpoints_and_steps(tmp_path: Path) -> None:
             CliRunner().invoke(app, [str(each) for each in argv], catch_exceptions=False)
 
 
-def _copy(source: Path, target: Path) -> Path:
-    target.write_bytes(source.read_bytes())
+def _next_step(source: Path, target: Path) -> Path:
+    """Write a file whose last number differs in its last bit."""
+    data = bytearray(source.read_bytes())
+    data[-2] ^= 1
+    target.write_bytes(data)
     return target
 
 
