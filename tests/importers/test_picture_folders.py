@@ -96,3 +96,44 @@ def test_folders_of_every_program_are_described(good: Path, tmp_path_factory: py
     for wrong in (root / "nothing", root / "nowhere"):
         with pytest.raises(RecipeError):
             picture_folders.describe(wrong, root)
+
+
+@pytest.mark.parametrize(
+    ("files", "table"),
+    [
+        ("x.png y.png x.txt", {"captions": "fixed"}),  # half of the images is not most
+        ("x.png y.png x.txt y.txt", {"captions": "files"}),
+        ("x.png y.png z.png x.caption y.caption", {"captions": "files", "caption_files": ".caption"}),
+        ("f00.png x.png", {"captions": "fixed"}),
+        ("f00.png f01.png x.png", {}),  # by view
+    ],
+)
+def test_captions_of_plain_images_are_those_of_most(tmp_path: Path, files: str, table: dict[str, str]) -> None:
+    folder = tmp_path / "my cat"
+    folder.mkdir()
+    for name in files.split():
+        (folder / name).touch()
+    read = tomllib.loads(picture_folders.describe(folder, tmp_path))["dataset"]
+    assert read["name"] == "my-cat"
+    assert read["sources"] == {"my-cat": {"images": "my cat", "trigger": "my", "class_tokens": "my cat"} | table}
+
+
+def test_sources_of_one_name_are_numbered(tmp_path: Path) -> None:
+    for name in ("a b", "a-b", "a_b", "a+b"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        (tmp_path / "all" / name / "x.png").touch()
+    text = picture_folders.describe(tmp_path / "all", tmp_path)
+    assert list(tomllib.loads(text)["dataset"]["sources"]) == ["a-b", "a+b", "a-b-2", "a_b"]
+    assert text.startswith("# all, described from all.\n# a b: 1 image; its trigger is a guess\n")
+
+
+def test_folders_of_kohya_without_repeats_are_named(tmp_path: Path) -> None:
+    for name in ("2_cat", "0_dog", "loose", "3_none"):
+        (tmp_path / name).mkdir()
+    for name in ("2_cat", "0_dog", "loose"):
+        (tmp_path / name / "x.png").touch()
+    text = picture_folders.describe(tmp_path, tmp_path.parent, "mine")
+    assert "# 0_dog is not read: it has 0 repeats; to train on it, name it 1_dog\n" in text
+    assert "# loose is not read: it has no number of repeats; move it away, or name it 1_loose\n" in text
+    assert "# 2_cat: 1 image\n" in text
+    assert "none" not in text
