@@ -142,7 +142,7 @@ def test_layers_of_other_shapes_are_named(tmp_path: Path) -> None:
     for number, shape in enumerate(((32, 20), (32, 20, 3, 3))):
         made = {"unet/down_blocks.0.attentions.0.proj_in.weight": np.full(shape, number, np.float32)}
         paths.append(_sd1(tmp_path / str(number), made, folder=True))
-    with pytest.raises(RecipeError, match=r"has 1 layers of other shapes .*proj_in \(32, 20\) and \(32, 20, 3, 3\)"):
+    with pytest.raises(RecipeError, match=r"has 1 layer of other shapes .*proj_in \(32, 20\) and \(32, 20, 3, 3\)"):
         extract(*paths, tmp_path / "out.safetensors", FIXED)
 
 
