@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+WITHOUT: Final = "without all this"
+"""Location of an advice at the end of a list, which is not a problem."""
 _WHOLE: Final = 4  # letters of a word that is the beginning of a longer name, and not a slip
 
 
@@ -110,7 +112,7 @@ def report(error: OrchestratorError) -> str:
         lines.append(f"{problem.where}\n    {problem.what}")
         if problem.hint:
             lines.append(f"    {problem.hint}")
-    count = len(error.problems)
+    count = sum(problem.where != WITHOUT for problem in error.problems)
     if error.exit_code != 1:
         lines.append(f"{counted(count, 'problem')}. Nothing was run.")
     return "\n".join(lines)

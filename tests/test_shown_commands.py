@@ -189,6 +189,13 @@ def test_the_commands_in_messages_have_known_verbs_and_options() -> None:
         assert not (word := shown_commands.unknown(words)), f"{path}: {line}: {word}"
 
 
+def test_a_hint_names_the_program_as_the_user_has_typed_it() -> None:
+    """A message that begins with the bare name would not be replaced by the command that works here (``use_commands``)."""
+    verbs = "|".join(words.partition(" ")[0] for words, _ in shown_commands.all_verbs())
+    for path in (PROJECT / "orchestrator").rglob("*.py"):
+        assert not re.findall(rf"[\"']orchestrator (?:{verbs})\b", path.read_text("utf-8")), path
+
+
 def test_modules_that_the_front_pages_start_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"python -m ([a-z_.]+)", page.read_text("utf-8")):

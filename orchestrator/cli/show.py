@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import counted, warning
+from orchestrator.errors import WITHOUT, counted, warning
 from orchestrator.recipe import toml
 from orchestrator.run import benchmark, export_sd_scripts, preflight, shell
 from orchestrator.run.workspace import override_lines, select
@@ -101,7 +101,7 @@ def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, 
     for problem in problems:
         if problem.where.startswith("dataset."):  # of the recipe, and not of this machine
             say(f"{problem.where}\n    {problem.what}" + (f"\n    {problem.hint}" if problem.hint else ""), file=sys.stderr)
-    if count := sum(problem.where != preflight.WITHOUT for problem in problems):
+    if count := sum(problem.where != WITHOUT for problem in problems):
         head = f"not ready here: {counted(count, 'problem')} to solve first"
         say(f"{head};  python -m orchestrator doctor {' '.join(selection.names)}  lists them", file=sys.stderr)
 

@@ -75,7 +75,7 @@ def inspect(folder: Path) -> FolderSummary:
         RecipeError: the folder does not exist, holds no image, or holds unreadable images.
     """
     if not folder.is_dir():
-        raise RecipeError(Problem(str(folder), "is not a folder", "orchestrator new SUBJECT --images DIR"))
+        raise RecipeError(Problem(str(folder), "is not a folder", "python -m orchestrator new SUBJECT --images DIR"))
     files = image_files(folder)
     if not files:
         below = [path.name for path in subfolders(folder)]

@@ -69,7 +69,7 @@ def check(subject: NewSubject) -> None:
         what = f"is one trigger of several words, for the first of {len(subject.images)} folders"
         problems.append(Problem(f"--trigger {subject.triggers[0]}", what, f"one for each --images: {apart}"))
     if not subject.images:
-        problems.append(Problem("--images", "no folder of images", "orchestrator new SUBJECT --images DIR"))
+        problems.append(Problem("--images", "no folder of images", "python -m orchestrator new SUBJECT --images DIR"))
     if problems:
         raise RecipeError(problems)
 

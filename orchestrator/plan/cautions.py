@@ -143,7 +143,7 @@ def _steps(recipe: Recipe) -> Iterator[_Caution]:
             yield (
                 f"training.{key}",
                 f"is {every} of {training.steps} steps: {lost}",
-                f"{max(1, training.steps // 5)} gives five",
+                f"{max(1, training.steps // 5)}, for five of them",
             )
     every = training.sample_every_n_steps
     if every and (count := training.steps // every * len(recipe.render.prompts)) > _MANY_SAMPLES:

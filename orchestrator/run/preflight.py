@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator import engines
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.dataset.sources import source_files
-from orchestrator.errors import NotReady, Problem, RecipeError, grouped
+from orchestrator.errors import WITHOUT, NotReady, Problem, RecipeError, grouped
 from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _NEEDS_ENGINE = (StepKind.TRAIN, StepKind.RENDER)
 _PATTERN = re.compile(r"[*?\[]")
-WITHOUT = "without all this"
 
 
 def require(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> None:

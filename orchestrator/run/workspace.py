@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.dataset import buckets
-from orchestrator.errors import Problem, RecipeError, grouped
+from orchestrator.errors import Problem, RecipeError, grouped, near_miss
 from orchestrator.plan import cautions, estimate, promises
 from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
@@ -196,8 +196,13 @@ def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:
         hits = {step.name for step in plan.steps if word in (step.name, step.kind, step.recipe, step.name.rpartition("/")[2])}
         if not hits:
             kinds = ", ".join(dict.fromkeys(str(step.kind) for step in plan.steps))
+            near = near_miss(word, dict.fromkeys(name for step in plan.steps for name in (str(step.kind), step.name)))
             problems.append(
-                Problem(f"{option} {word}", "names no step of this plan", f"a kind ({kinds}) or a step, as `plan` lists them")
+                Problem(
+                    f"{option} {word}",
+                    f"names no step of this plan{near}",
+                    f"a kind ({kinds}) or a step, as `plan` lists them",
+                )
             )
         selected |= hits
     if problems:

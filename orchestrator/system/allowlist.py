@@ -39,7 +39,7 @@ def add(folder: Path) -> Path:
     """
     path = folder.expanduser().resolve()
     if not path.is_dir():
-        raise RecipeError(Problem(str(folder), "is not a folder", "orchestrator trust DIR"))
+        raise RecipeError(Problem(str(folder), "is not a folder", "python -m orchestrator trust DIR"))
     if path not in folders():
         _file().parent.mkdir(parents=True, exist_ok=True)
         with _file().open("a", encoding="utf-8") as file:

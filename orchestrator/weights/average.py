@@ -90,9 +90,7 @@ def average(sources: Sequence[Path], output: Path, *, ema: float | None = None, 
     """
     check_output(output, sources, overwrite=overwrite)
     if len(sources) < 2:
-        raise RecipeError(
-            Problem("average", f"needs at least two files, {len(sources)} is given", "average STEP1 STEP2 … OUT")
-        )
+        raise RecipeError(Problem("average", f"needs at least two files, {len(sources)} given", "average STEP1 STEP2 … OUT"))
     if ema is not None and not 0 < ema < 1:
         raise RecipeError(Problem("--ema", f"is {ema:g}", "use a decay between 0 and 1, as 0.9"))
     loras = same_training.in_order([adapter(read_header(path)) for path in sources])

@@ -130,7 +130,7 @@ COMMANDS = {
         "--engine",
         "embeded",
     ): "--engine embeded\n    no such engine; did you mean embedded?\n    sd-scripts or embedded\n",
-    ("run", "x", "--only", "tran"): "--only tran\n    names no step of this plan\n",
+    ("run", "x", "--only", "tran"): "--only tran\n    names no step of this plan; did you mean train?\n",
     ("show", "x", "--as", "kohya"): "--as kohya\n    no such form\n    sd-scripts\n1 problem. Nothing was run.\n",
     ("import", "nothing.json"): "nothing.json\n    no such file\n    import reads a kohya_ss JSON",
     ("fetch-base", "x"): "x: base.url\n    is not set: this base has no public source here\n",

@@ -131,7 +131,7 @@ def test_another_seed_is_detected_by_the_numbers(tmp_path: Path) -> None:
 
 def test_impossible_averages_are_refused(tmp_path: Path) -> None:
     paths, output = steps(tmp_path, count=2), tmp_path / "out.safetensors"
-    with pytest.raises(RecipeError, match="at least two files, 1 is given"):
+    with pytest.raises(RecipeError, match="at least two files, 1 given"):
         average(paths[:1], output)
     with pytest.raises(RecipeError, match="is given twice"):
         average([paths[0], paths[0]], output)
