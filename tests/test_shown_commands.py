@@ -109,6 +109,8 @@ def test_the_commands_of_the_front_pages_run(clone: Clone) -> None:
         assert done.code == (NOT_HERE if line in NEEDS else 0), done
         check_hints(done, clone)
     assert clone.run("make plan PROFILE=demo").code == 0
+    made = clone.run("python -m orchestrator verify runs/mycat-locon/latest/mycat-locon.safetensors")
+    assert "fits     mycat-locon --profile demo" in made.text, made
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -168,7 +168,7 @@ def verify(
 
     Without --recipe it prints the origin of the file and the recipes that fit. FILE may be the folder or zip of a release.
     """
-    from orchestrator.recipe import loader
+    from orchestrator.recipe import compose, loader
     from orchestrator.weights import verify as verify_
 
     if file.is_dir() or file.suffix == ".zip":
@@ -191,8 +191,18 @@ def verify(
         expected = {each.name: verify_.expectation(each, space.inputs.find(each.base.checkpoint)) for each in recipes}
         expectation = expected[recipes[0].name] if recipe else None
         verification = verify_.verify(file, expectation, candidates=None if recipe else expected)
+        if not (recipe or profile or verification.fits):  # as a file of the demo
+            more = {
+                f"{each.recipe.name} --profile {name}": verify_.expectation(
+                    each.recipe, space.inputs.find(each.recipe.base.checkpoint)
+                )
+                for name in compose.profiles(space.recipes)
+                for each in loader.readable(space.recipes, names, name, engine)[0]
+            }
+            verification = verify_.verify(file, candidates=more)
         if problems:
-            say(f"not compared: {len(names) - len(loaded)} unreadable recipes (see  list)", file=sys.stderr)
+            unreadable = counted(len(names) - len(loaded), "unreadable recipe")
+            say(f"not compared: {unreadable};  python -m orchestrator list  names them", file=sys.stderr)
     if json:
         print_json(verification.to_json())
     else:

@@ -148,14 +148,19 @@ def _parts(root: Path) -> list[str]:
     return own + [part.relative_to(library()).with_suffix("").as_posix() for part in library().glob("_*/*.toml")]
 
 
+def profiles(root: Path) -> list[str]:
+    """Return the names of the profiles of a project and the library."""
+    return sorted({part.stem for folder in _roots(root) for part in folder.glob("_profiles/*.toml")})
+
+
 def overlay(composition: Composition, profile: str) -> None:
     """Apply a profile, its ``when`` tables last."""
     path = _part(composition, f"_profiles/{profile}")
     if path is None:
-        profiles = sorted({part.stem for root in _roots(composition.root) for part in root.glob("_profiles/*.toml")})
+        here = profiles(composition.root)
         path = composition.root / "_profiles" / f"{profile}.toml"
         composition.add_problem(
-            path, f"no such profile{near_miss(profile, profiles)}", f"profiles here: {', '.join(profiles) or 'none'}"
+            path, f"no such profile{near_miss(profile, here)}", f"profiles here: {', '.join(here) or 'none'}"
         )
         return
     table = parse(composition, path)
