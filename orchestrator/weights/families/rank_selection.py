@@ -56,7 +56,8 @@ def nothing_to_cut(adapter: Adapter, options: ResizeOptions) -> Problem | None:
     resize_lora.py would fill the factors up with zeros, to a larger file of the same change.
     """
     matrices = [module for module in adapter.modules if not module.vector]
-    if options.method != "fixed" or not matrices or any(module.kind is not ModuleKind.LORA for module in matrices):
+    cut = [module for module in matrices if module.kind is ModuleKind.LORA and not module.needs_base]  # others get new ranks
+    if options.method != "fixed" or not cut or len(cut) < len(matrices):
         return None
     largest, cap = max(module.rank or 0 for module in matrices), min(options.cap, options.conv_cap)
     if cap < largest:
