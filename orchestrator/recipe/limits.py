@@ -6,7 +6,6 @@ constructors of the optimizers.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from orchestrator.models.registry import ARCHITECTURES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.models.registry import ArchitectureName
     from orchestrator.recipe import Recipe, Training
     from orchestrator.recipe.base import Conflict
 
@@ -147,18 +145,12 @@ def _ranks(recipe: Recipe) -> Iterator[Conflict]:
     network, entry = recipe.network, ARCHITECTURES[recipe.base.architecture]
     if network.family not in RANKED or recipe.base.is_small:
         return
-    most = largest_rank(recipe.base.architecture)
+    most = max(layer.full_rank for layer in layers(entry.model))
     ranks = {"network.dim": network.dim, "network.conv_dim": network.conv_dim}
     ranks |= {f"network.layer_dims.{pattern}": rank for pattern, rank in network.layer_dims.items()}
     for key, rank in ranks.items():
         if rank is not None and rank > most:
             yield key, f"is {rank}; no layer of {entry.title} has a rank above {most}, and 4 to 128 is usual"
-
-
-@functools.cache
-def largest_rank(architecture: ArchitectureName) -> int:
-    """Return the largest rank that a layer of a base model can have."""
-    return max(layer.full_rank for layer in layers(ARCHITECTURES[architecture].model))
 
 
 def _dropouts(recipe: Recipe) -> Iterator[Conflict]:

@@ -93,7 +93,7 @@ def test_a_verb_changes_the_file_or_refuses_it_by_name(tmp_path: Path, verb: str
         (["convert", "IN", "OUT", "--to", "kohya"], "is in this form already"),
         (["convert", "IN", "OUT", "--to", "plain"], "is in this form already"),
         (["convert", "IN", "OUT", "--save-precision", "fp32"], "is in this form already"),
-        (["resize", "IN", "OUT", "--new-rank", "4", "--save-precision", "fp32"], "no rank would be cut"),
+        (["resize", "IN", "OUT", "--new-rank", "4", "--save-precision", "fp32"], "there is nothing to reduce"),
         (["merge", "IN", "OUT", "--block-weights", "IN00=0.5"], "would be copied unchanged"),
     ],
 )

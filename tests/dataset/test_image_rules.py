@@ -134,7 +134,7 @@ def test_shapes_and_sizes(good: Path) -> None:
     cut = texts_of(check(good, bucket_reso_steps=48))
     assert any(text.startswith("data/f03.png: loses 34% of its area at its edges") for text in cut)
     batches = texts_of(check(good, batch_size={"default": 4}, bucket_reso_steps=48), Level.NOTE)
-    assert any("with repeats in 1 batches of 4: the last lacks" in text for text in batches)
+    assert any("with repeats in 1 batch of 4: the last lacks" in text for text in batches)
 
 
 def test_unused_regularization_images(good: Path) -> None:

@@ -237,14 +237,14 @@ def test_a_lora_of_another_architecture_is_named_with_the_base_model(tmp_path: P
         files(tmp_path, 1.0)
     (problem,) = caught.value.problems
     assert problem.where == str(tmp_path / "base.safetensors")
-    assert problem.what == "2 modules of the LoRA are not in the base model, as lora_unet_a"
+    assert problem.what == "the base model lacks 2 modules of the LoRA, as lora_unet_a"
     for part, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
         (tmp_path / "folder" / part).mkdir(parents=True)
         save_file({"x.weight": numbers(2)}, tmp_path / "folder" / part / f"{name}.safetensors")
     with pytest.raises(StepFailed) as caught:
         bake.folder(tmp_path / "folder", tmp_path / "out", tmp_path / "lora.safetensors", 1.0)
     (problem,) = caught.value.problems
-    assert (problem.where, problem.what[:9]) == (str(tmp_path / "folder"), "2 modules")
+    assert (problem.where, "lacks 2 modules" in problem.what) == (str(tmp_path / "folder"), True)
 
 
 def test_tensors_of_no_family_are_named() -> None:
@@ -255,5 +255,5 @@ def test_tensors_of_no_family_are_named() -> None:
 def test_a_bias_that_the_base_lacks_is_named() -> None:
     slices = base_slices(["model.diffusion_model.input_blocks.1.1.proj_in.weight"], "sd1")
     parts = {"diff": numbers(2, 2), "b_norm": numbers(2)}
-    with pytest.raises(StepFailed, match="1 layers of the LoRA are not in the base model, as lora_unet_down_blocks_0"):
+    with pytest.raises(StepFailed, match="the base model lacks 1 layer of the LoRA, as lora_unet_down_blocks_0"):
         bake.changes({"lora_unet_down_blocks_0_attentions_0_proj_in": parts}, slices)
