@@ -132,7 +132,9 @@ def _print_new(generated: GeneratedRecipes, written: list[Path], problems: list[
 def import_(
     source: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="kohya_ss JSON, LoRA_Easy or sd-scripts TOML, .bat or .sh, LoRA, or a LoRA line."),
+        typer.Argument(
+            metavar="FILE", help="kohya_ss JSON, LoRA_Easy, lora-scripts or sd-scripts TOML, a script, a LoRA, or a LoRA line."
+        ),
     ],
     *,
     name: Annotated[str, typer.Option(help="Name of the recipe. Default: from the file.")] = "",
