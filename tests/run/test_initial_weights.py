@@ -140,7 +140,7 @@ def test_another_form_is_named_with_the_command_that_converts_it(tmp_path: Path)
 def test_a_checkpoint_and_another_file_are_no_loras(tmp_path: Path) -> None:
     checkpoint = write(tmp_path / "x.safetensors", {"model.diffusion_model.x": [2], "conditioner.x": [2]})
     assert "is a checkpoint of SDXL, not a LoRA" in problems(checkpoint, made())
-    assert "x: has weight: not the complete set of any family" in problems(
+    assert "x.safetensors: is a file of whole tensors (x.weight), not a LoRA" in problems(
         write(tmp_path / "x.safetensors", {"x.weight": [2]}), made()
     )
 
