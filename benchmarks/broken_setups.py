@@ -157,6 +157,7 @@ def safetensors(names: dict[str, list[int]], seed: int = 0) -> bytes:
 CLIP = {"text_model.encoder.layers.0.self_attn.q_proj.weight": [768, 768]}
 FLUX = {
     "double_blocks.0.img_attn.qkv.weight": [4, 4],
+    "double_blocks.0.img_mod.lin.weight": [4, 4],
     "single_blocks.0.linear1.weight": [4, 4],
     "guidance_in.in_layer.bias": [4],
 }

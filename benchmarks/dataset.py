@@ -26,6 +26,7 @@ from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
 from orchestrator.dataset.layout import make_layout
 from orchestrator.recipe import Dataset
+from orchestrator.system.parse_cache import ParseCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +108,7 @@ def rows() -> list[Row]:
         with ProcessPoolExecutor() as pool:
             list(pool.map(drawing, *zip(*jobs, strict=True), chunksize=8))
         few, pile = table("few", 128, 192, 256, 384, 512, 768), table("many")
-        memory = root / "looks.json"
+        cache = ParseCache(str(root), "benchmark")
 
         def build_() -> object:
             return build(few, root, root / "out", lambda *_: None)
@@ -116,7 +117,7 @@ def rows() -> list[Row]:
             return predict_batches(make_layout(pile, root), pile)
 
         def check() -> object:
-            return lint.check(pile, root, memory=memory)
+            return lint.check(pile, root, cache=cache)
 
         project(root, "few", "many")
         return [

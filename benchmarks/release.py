@@ -23,21 +23,24 @@ from orchestrator.release import __main__ as release
 from orchestrator.weights.io.safetensors_io import Entry, canonical, encode_header
 
 MIB = {"lora3x3": 40, "locon": 203, "loha": 96}  # as the seed's card lists them
+OUTPUTS, INPUTS = 32, 24  # of every layer, as in made_runs: too small to be held against the sizes of SD1
 
 
 def heavy(path: Path, megabytes: int) -> None:
     """Write a LoRA file of ``megabytes`` MiB with random bytes.
 
-    Its modules are those of LINEAR.
+    Its modules are those of LINEAR, as wide as made_runs makes them.
     """
-    names = [f"{name}.lora_{part}.weight" for name in made_runs.LINEAR for part in ("down", "up")]
-    rows = megabytes * 2**20 // len(names) // 2 // 1024
-    entries = canonical(Entry(name, "F16", (rows, 1024)) for name in names)
+    rank = megabytes * 2**20 // len(made_runs.LINEAR) // 2 // (OUTPUTS + INPUTS)
+    shapes = {"up": (OUTPUTS, rank), "down": (rank, INPUTS)}
+    entries = canonical(
+        Entry(f"{name}.lora_{part}.weight", "F16", shape) for name in made_runs.LINEAR for part, shape in shapes.items()
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(encode_header(entries, {"ss_steps": "1000"}))
-        for _ in entries:
-            file.write(os.urandom(1 << 20) * (rows * 2048 >> 20) + os.urandom(rows * 2048 & 0xFFFFF))
+        for entry in entries:
+            file.write(os.urandom(1 << 20) * (entry.size >> 20) + os.urandom(entry.size & 0xFFFFF))
 
 
 def bundle(folder: Path) -> Row:
