@@ -149,9 +149,10 @@ def main() -> int:
         return 1
     if options.readme:
         readme(results)
-    shown = options.areas or list(AREAS)
-    print(table({**results, "areas": {area: result for area, result in results["areas"].items() if area in shown}}))
-    print(f"\n{RESULTS}", file=sys.stderr)
+    shown = {area: result for area, result in results["areas"].items() if area in (options.areas or AREAS)}
+    if shown:
+        print(table({**results, "areas": shown}))
+        print(f"\n{RESULTS}", file=sys.stderr)
     return int(bool(failed) or any(row["kept"] is False for result in results["areas"].values() for row in result["rows"]))
 
 

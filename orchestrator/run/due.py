@@ -16,14 +16,12 @@ from orchestrator.system import child_status, lock
 if TYPE_CHECKING:
     from orchestrator.plan.planner import Plan
     from orchestrator.run.context import RunContext
-    from orchestrator.run.store import Owners, Store
+    from orchestrator.run.store import Store
 
 _FROM_THE_START = (Why.NEW, Why.CHANGED, Why.AGAIN)
 
 
-def reason(
-    store: Store, step: Step, plan: Plan, *, forced: bool = False, verify: bool = False, owners: Owners | None = None
-) -> Reason | None:
+def reason(store: Store, step: Step, plan: Plan, *, forced: bool = False, verify: bool = False) -> Reason | None:
     """Return why a step has to run now, or None if it is done."""
     work = store.work(step)
     if work.is_dir() and child_status.alive(work):
@@ -32,7 +30,7 @@ def reason(
         return Reason(Why.FORCED)
     record = store.record(step)
     if record is None:
-        twin = store.twin(step, plan, owners)
+        twin = store.twin(step, plan)
         return Reason(Why.SAME, twin.record.name) if twin is not None else _unfinished(store, step, plan)
     for need in step.needs:
         other = store.record(plan.by_name[need])
@@ -57,9 +55,8 @@ def reasons(
     """
     by_step: dict[str, Reason | None] = {}
     first = sharing.first_of_key(plan.steps)
-    owners = sharing.owners_by_folder(store.root)
     for step in plan.steps:
-        current = reason(store, step, plan, forced=step.name in force, verify=verify, owners=owners)
+        current = reason(store, step, plan, forced=step.name in force, verify=verify)
         if current is None:
             ahead = next((need for need in step.needs if by_step[need] is not None), None)
             current = Reason(Why.INPUT_CHANGED, ahead) if ahead is not None else None

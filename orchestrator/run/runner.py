@@ -143,6 +143,8 @@ class _Schedule:
         """Note the outcome of a step, and release its dependents."""
         self.outcomes[step.name] = outcome
         self._context.observer.end(outcome)
+        if outcome.status.ok:
+            self._context.store.shared.add(step)
         for dependent in self._dependents[step.name]:
             self._missing[dependent.name] -= 1
             if not self._missing[dependent.name]:

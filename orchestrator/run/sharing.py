@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,12 @@ from orchestrator.run.record import Record, load
 from orchestrator.system.files import link_or_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from orchestrator.plan.step import Step
 
 _RECIPE_KINDS = (StepKind.TRAIN, StepKind.MERGE, StepKind.RESIZE, StepKind.RENDER)
+_SHARE = 0.02  # of a run's time, at most, for reading the names of folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +55,43 @@ def first_of_key(steps: Iterable[Step]) -> dict[str, str]:
     return later
 
 
-def owners(root: Path) -> list[str]:
-    """Return the names of all owners below ``runs/``."""
-    with contextlib.suppress(OSError):
-        return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    return []
+class SharedFolders:
+    """Owners below ``runs/`` of each name of a step's folder.
+
+    A project of 1000 recipes has 1000 folders to look at, and each of its steps asks. So all are read at once, and again after
+    a while, since another run may have finished a step.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Read below ``root`` when first asked."""
+        self._root = root
+        self._owners: dict[str, list[str]] = {}
+        self._read_again = 0.0
+
+    def owners(self, step: Step) -> Sequence[str]:
+        """Return the owners of folders of the step's kind and key, itself included."""
+        begun = time.monotonic()
+        if begun >= self._read_again:
+            self._owners = _owners_by_folder(self._root)
+            now = time.monotonic()
+            self._read_again = now + (now - begun) / _SHARE
+        return self._owners.get(step.folder, ())
+
+    def add(self, step: Step) -> None:
+        """Note a step that this run has finished."""
+        owners = self._owners.setdefault(step.folder, [])
+        if step.owner not in owners:
+            owners.append(step.owner)
 
 
-def owners_by_folder(root: Path) -> Mapping[str, Sequence[str]]:
-    """Return the owners below ``runs/`` of each name of a step's folder."""
+def _owners_by_folder(root: Path) -> dict[str, list[str]]:
     by_folder: dict[str, list[str]] = defaultdict(list)
-    for owner in owners(root):
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(root / owner):
-                by_folder[entry.name].append(owner)
-    return by_folder
+    with contextlib.suppress(OSError):
+        for owner in sorted(entry.name for entry in os.scandir(root) if entry.is_dir()):
+            with contextlib.suppress(OSError):
+                for entry in os.scandir(root / owner):
+                    by_folder[entry.name].append(owner)
+    return dict(by_folder)
 
 
 def find(root: Path, step: Step, inputs: Sequence[Record | None], owners: Iterable[str]) -> Twin | None:

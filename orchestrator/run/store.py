@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from orchestrator.run.attempt_log import Attempt
 
 
-Owners = Mapping[str, Sequence[str]]
-
-
 class Store:
     """All finished and unfinished work below one folder."""
 
@@ -38,6 +34,7 @@ class Store:
         """Use ``root``. Nothing is created before a run."""
         self.root = root
         self.digests = Digests(root / paths.DIGESTS)
+        self.shared = sharing.SharedFolders(root)
         self._outputs = publishing.OutputDigests()
 
     def folder(self, step: Step) -> Path:
@@ -72,27 +69,18 @@ class Store:
                 return name
         return ""
 
-    def twin(self, step: Step, plan: Plan, owners: Owners | None = None) -> sharing.Twin | None:
-        """Return a finished step of another recipe with the same key and inputs.
-
-        Args:
-            step: a step without a result.
-            plan: its plan.
-            owners: ``sharing.owners_by_folder``. Default: every owner is looked at.
-        """
-        if not sharing.sharable(step):
+    def twin(self, step: Step, plan: Plan) -> sharing.Twin | None:
+        """Return a finished step of another recipe with the same key and inputs."""
+        if not sharing.sharable(step) or not (owners := self.shared.owners(step)):
             return None
-        every = owners.get(step.folder, ()) if owners is not None else sharing.owners(self.root)
-        if not every:
-            return None
-        inputs = [self._result(plan.by_name[need], plan, owners) for need in step.needs]
-        return sharing.find(self.root, step, inputs, every)
+        inputs = [self._result(plan.by_name[need], plan) for need in step.needs]
+        return sharing.find(self.root, step, inputs, owners)
 
-    def _result(self, step: Step, plan: Plan, owners: Owners | None) -> Record | None:
+    def _result(self, step: Step, plan: Plan) -> Record | None:
         """Return the record of a step, or of the one that it will be linked to."""
         if (record := self.record(step)) is not None:
             return record
-        twin = self.twin(step, plan, owners)
+        twin = self.twin(step, plan)
         return twin.record if twin is not None else None
 
     def link(self, step: Step, plan: Plan) -> Reason | None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import harness
+from orchestrator.run import sharing
 from orchestrator.run.context import Status
+from orchestrator.run.workspace import Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,3 +109,23 @@ def test_a_disk_without_hard_links_gets_copies(project: harness.Project, monkeyp
     outcomes = project.run("cat-again")
     assert outcomes["cat-again/train"].status is Status.LINKED
     assert project.file("cat-again").is_file()
+
+
+def test_a_run_reads_the_names_of_folders_once_and_still_finds_its_own_steps(
+    project: harness.Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    original = sharing._owners_by_folder
+    monkeypatch.setattr(sharing, "_owners_by_folder", lambda root: read.append(root) or original(root))
+    monkeypatch.setattr(sharing, "_SHARE", 1e-9)
+    assert project.run("cat-lora", "cat-again")["cat-again/train"].status is Status.LINKED
+    assert len(read) == 1
+
+
+def test_folders_of_another_run_are_found_after_a_while(project: harness.Project) -> None:
+    space = project.space()
+    plan = space.plan(space.load(Selection(("cat-lora", "cat-again"))))
+    step = plan.by_name["cat-again/train"]
+    assert not space.store.shared.owners(step)
+    project.run("cat-lora")
+    assert space.store.shared.owners(step) == ["cat-lora"]
