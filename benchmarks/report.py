@@ -22,6 +22,8 @@ import made_runs
 from benchmarks import Row
 from orchestrator import report
 
+SIDE = 512  # pixels of a picture
+
 
 def page(folder: Path) -> list[Row]:
     """Make the runs, then the page of them, twice."""
@@ -31,8 +33,8 @@ def page(folder: Path) -> list[Row]:
         made_runs.collection(runs, [each.recipe.name for each in recipes])
     for path in runs.glob("*/render-*/*.png"):
         with Image.open(path) as image:
-            noisy = Image.effect_noise((512, 512), 40).convert("RGB")
-            Image.blend(image.convert("RGB").resize((512, 512)), noisy, 0.25).save(path)
+            noisy = Image.effect_noise((SIDE, SIDE), 40).convert("RGB")
+            Image.blend(image.convert("RGB").resize((SIDE, SIDE)), noisy, 0.25).save(path)
     plan = made_runs.plan_json(runs)
     out = runs / "report" / "index.html"
     times, processor = [], []
