@@ -55,8 +55,9 @@ def test_many_recipes_are_recipes(tmp_path: Path) -> None:
 
 
 def test_an_area_that_takes_too_long_is_said_in_a_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(sys, "argv", ["benchmarks", "start"])
     monkeypatch.setitem(benchmarks.AREAS, "start", 0)
     assert bench.main() == 1

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CONTINUED: Final = re.compile(r"[ \t]*[\^\\`][ \t]*\r?\n\s*")
+_CONTINUED: Final = re.compile(r"(?<![ \t])[ \t]*[\^\\`][ \t]*\r?\n\s*")
 _COMMENT: Final = re.compile(r"\s*(?:@?rem\b|::|#)", re.IGNORECASE)
 _SET: Final = re.compile(r"\s*(?:@?set\s+\"?|export\s+|\$env:|\$)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"%(\w+)%|\$env:(\w+)|\$\{(\w+)\}|\$(\w+)")
 _ARRAY: Final = re.compile(
     r"^[ \t]*(?:declare[ \t]+-a[ \t]+)?\$?(\w+)[ \t]*=[ \t]*@?\((.*?)\)[ \t]*;?[ \t]*(?:#[^\n]*)?$", re.DOTALL | re.MULTILINE
 )
-_APPENDED: Final = re.compile(r"(\w+)(?:\.Add\(|[ \t]*\+=)")
+_APPENDED: Final = re.compile(r"\b(\w+)(?:\.Add\(|[ \t]*\+=)")
 _ALL: Final = re.compile(r"\"?\$\{(\w+)\[[@*]\]\}\"?|(?<![^\s\"])@(\w+)\b|(?<=\s)\$(\w+)(?=\s|$)")
 _COMMA: Final = re.compile(r"(?<=[\"'])\s*,")
 _ENDS: Final = ("&", "&&", "|", "||", ";")

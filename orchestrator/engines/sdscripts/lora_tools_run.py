@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Tick = Callable[[int, int, str], None]
 
-_BAR = re.compile(r"(\d+)/(\d+) \[")
+_BAR = re.compile(r"\b(\d{1,18})/(\d{1,18}) \[")
 # Options with a command-line option of their own (empty: set here).
 _OWNED = {
     lora_tools.MERGE: {

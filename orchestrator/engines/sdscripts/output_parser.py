@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _BAR = re.compile(
-    r"(?P<desc>[^:|\r\n]*?):?\s*(?P<percent>\d+)%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)\s+\[[\d:]+<[\d:?]+,\s*[^,\]]+(?P<post>[^\]]*)\]"
+    r"\d{1,3}%\|[^|]*\|\s*(?P<done>\d{1,18})/(?P<total>\d{1,18})\s+\[[\d:]+<[\d:?]+,\s*[^,\]]+(?P<post>[^\]]*)\]"
 )
-_COUNTED = re.compile(r"(?<!validation )steps$|generating$")  # training, the embedded renderer
+_COUNTED = re.compile(r"(?<!validation )steps:?$|generating:?$")  # before a bar: training, the embedded renderer
 _LOSS = re.compile(r"\bavr_loss=([^,\s\]]+)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m|\[(?:0;)?\d{1,2}m(?=INFO|WARN|ERR)")
 _BANNER = {
@@ -87,9 +87,10 @@ class OutputParser:
         """
         if "%|" not in text:
             return None
-        frames = list(_BAR.finditer(text[-2000:]))  # several may be glued together
+        text = text[-2000:]
+        frames = list(_BAR.finditer(text))  # several may be glued together
         frame = frames[-1] if frames else None
-        if frame is None or not _COUNTED.search(frame["desc"].strip()):
+        if frame is None or not _COUNTED.search(text[: frame.start()].rstrip()):
             return None
         done, total = int(frame["done"]), int(frame["total"])
         planned = self.values.get("steps")

@@ -255,6 +255,7 @@ def test_every_frame_of_tqdm_is_parsed(done: int, total: int, loss: float) -> No
         f"skipping {'9' * 5000} steps",
         f"prompt {'9' * 5000}/{'9' * 5000}: a cat",
         f"steps:  50%|x| {'9' * 5000}/9 [00:01<00:01,  1.00s/it, avr_loss=0.1]",
+        f"steps: {' ' * 5000}{'9' * 5000}%|x| {'9' * 5000}",
     ],
 )
 def test_invalid_numbers_are_ignored(line: str) -> None:
