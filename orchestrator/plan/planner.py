@@ -96,7 +96,7 @@ def make_plan(recipes: Iterable[Recipe], inputs: Inputs) -> Plan:
     problems: list[Problem] = []
     by_name = {recipe.name: recipe for recipe in recipes}
     for recipe in by_name.values():
-        for step in _steps(recipe, inputs, steps):
+        for step in _steps(recipe, inputs):
             if steps.setdefault(step.name, step).key != step.key:
                 message = f"the recipes of this run describe {step.name} in two ways"
                 problems.append(Problem(recipe.name, message, "give one of them another dataset.name, or run them apart"))
@@ -134,7 +134,7 @@ def _version(tool: Merge | Resize, inputs: Inputs) -> str:
     return f"{tool.tool} {inputs.engine_version(tool.tool)}" if tool.tool == "sd-scripts" else ""
 
 
-def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[Step]:
+def _steps(recipe: Recipe, inputs: Inputs) -> list[Step]:
     """Return the steps of one recipe, from dataset to release."""
     name, file = recipe.name, f"{recipe.name}.safetensors"
     engine = f"{recipe.engine} {inputs.engine_version(recipe.engine)}"
@@ -142,24 +142,8 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
     data_params = key_params(recipe.dataset, recipe.training.validation)  # without the files, which are sources
     images = inputs.images(recipe)
     data = make_step(f"{recipe.built_dataset()}/dataset", StepKind.DATASET, data_params, (), ("**/*",), sources=images)
-    data = planned.get(data.name, data) if data.key == getattr(planned.get(data.name), "key", "") else data
-
-    params: JSON = {"base": _base(recipe), "network": _dump(recipe.network), "training": _dump(recipe.training, _NOT_IN_KEY)}
-    _leave_out_unset(params)
-    params["retry"] = list(recipe.guards.retry)
-    weights_file = [inputs.file("weights", recipe.network.weights, "")] if recipe.network.weights else []
-    train = make_step(
-        f"{name}/train",
-        StepKind.TRAIN,
-        params,
-        [data],
-        (file, f"{name}-step*.safetensors") if len(recipe.saved_steps()) > 1 else (file,),
-        lane=Lane.GPU,
-        sources=[*models, *weights_file],
-        engine=engine,
-        recipe=name,
-    )
-    steps, last = [data, train], train
+    last = _train(recipe, inputs, models, engine, data)
+    steps = [data, last]
     # The file of a saved step that the first step after the training reads.
     chosen: JSON = {"step": recipe.select.step} if recipe.step_file() != file else {}
     if recipe.block_weights is not None:
@@ -183,20 +167,41 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
         steps.append(last)
     needs = [last]
     if recipe.render.prompts:
-        render = _render(recipe, models, engine, last, chosen)
-        steps.append(render)
-        needs.append(render)
+        needs.append(_render(recipe, models, engine, last, chosen))
+    return [*steps, *needs[1:], _release(recipe, inputs, needs)]
+
+
+def _train(recipe: Recipe, inputs: Inputs, models: list[StepSource], engine: str, data: Step) -> Step:
+    """Return the step that trains on the dataset of the step ``data``."""
+    name, file = recipe.name, f"{recipe.name}.safetensors"
+    params: JSON = {"base": _base(recipe), "network": _dump(recipe.network), "training": _dump(recipe.training, _NOT_IN_KEY)}
+    _leave_out_unset(params)
+    params["retry"] = list(recipe.guards.retry)
+    weights_file = [inputs.file("weights", recipe.network.weights, "")] if recipe.network.weights else []
+    return make_step(
+        f"{name}/train",
+        StepKind.TRAIN,
+        params,
+        [data],
+        (file, f"{name}-step*.safetensors") if len(recipe.saved_steps()) > 1 else (file,),
+        lane=Lane.GPU,
+        sources=[*models, *weights_file],
+        engine=engine,
+        recipe=name,
+    )
+
+
+def _release(recipe: Recipe, inputs: Inputs, needs: list[Step]) -> Step:
+    """Return the step that releases the weights and images of ``needs``."""
+    name = recipe.name
     whole = _dump(recipe, {"guards"})
     del whole["training"]["epochs"]
     _leave_out_unset(whole)
     if not recipe.base.files:
         del whole["base"]["files"]  # keys of recipes that have none stay those of earlier versions
-    outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")
-    templates = _templates(recipe, inputs)
-    steps.append(
-        make_step(f"{name}/release", StepKind.RELEASE, {"recipe": whole}, needs, outputs, sources=templates, recipe=name)
-    )
-    return steps
+    outputs = (f"{name}.safetensors", "README.md", "manifest.json", "SHA256SUMS", "**/*")
+    sources = _templates(recipe, inputs)
+    return make_step(f"{name}/release", StepKind.RELEASE, {"recipe": whole}, needs, outputs, sources=sources, recipe=name)
 
 
 def _models(recipe: Recipe, inputs: Inputs) -> list[StepSource]:
