@@ -175,16 +175,16 @@ def overlay(composition: Composition, profile: str) -> None:
         if isinstance(extra, dict):
             _apply(composition, extra, path)
             if word in words[2:]:
-                composition.meant.update(_keys(extra))
+                composition.meant.update(dict(leaves(extra)))
 
 
-def _keys(table: TomlTable, trail: str = "") -> Iterator[str]:
-    """Yield the dotted keys of a table's values."""
+def leaves(table: TomlTable, trail: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of each value in nested tables."""
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from _keys(value, f"{trail}{key}.")
+            yield from leaves(value, f"{trail}{key}.")
         else:
-            yield f"{trail}{key}"
+            yield f"{trail}{key}", value
 
 
 def find_images(composition: Composition) -> None:

@@ -112,14 +112,14 @@ def _own(own: Composition, path: Path, profile: str) -> tuple[Loaded | None, lis
     Overridden values are wrong all the same. Missing ones may be the profile's to set.
     """
     result, problems = _validate(own, path)
-    complete = result is not None and all(problem.what != "is missing" for problem in problems)
-    without = f"(without --profile {profile})"
     wrong = [
-        Problem(problem.where, problem.what, f"{problem.hint} {without}".strip())
+        Problem(problem.where, problem.what, f"{problem.hint} (without --profile {profile})".strip())
         for problem in problems
         if problem.what != "is missing"
     ]
-    return Loaded(result, path, own.origin, own.merged) if result is not None and complete else None, wrong
+    if result is None or len(wrong) < len(problems):
+        return None, wrong
+    return Loaded(result, path, own.origin, own.merged), wrong
 
 
 def of_table(root: Path, name: str, table: TomlTable) -> tuple[Recipe | None, list[Problem]]:
@@ -169,12 +169,9 @@ def _validate(composition: Composition, path: Path) -> tuple[Recipe | None, list
         for item, key, message in described:
             if composition.problems and item["type"] == "missing":
                 continue
-            loc = tuple(part for part in item["loc"])
-            if item["type"].endswith("_type") and key in inner:  # of another member of a union
-                drop(remaining, loc)
-                continue
-            problems.append(Problem(_where(path, key), message, _set_in(composition.origin, path, key)))
-            drop(remaining, loc)
+            drop(remaining, item["loc"])
+            if not (item["type"].endswith("_type") and key in inner):  # else of another member of a union
+                problems.append(Problem(_where(path, key), message, _set_in(composition.origin, path, key)))
         checked = partial(remaining)
     else:
         checked = result

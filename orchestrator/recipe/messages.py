@@ -12,6 +12,8 @@ from orchestrator.errors import near_miss
 from orchestrator.recipe import Recipe, trainer_names
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from orchestrator.recipe.compose import TomlTable
 
 Loc = tuple[int | str, ...]
@@ -116,7 +118,7 @@ def _item(value: Any, part: int | str) -> Any:
     return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
 
 
-def _keys(loc: Loc) -> list[str]:
+def _keys(loc: Loc) -> dict[str, FieldInfo]:
     """Return the keys that the table at ``loc`` may have."""
     model: type[BaseModel] | None = Recipe
     for part in loc:
@@ -124,7 +126,7 @@ def _keys(loc: Loc) -> list[str]:
         if info is None:
             continue  # a name inside a table of tables keeps the model of the values
         model = _model(info.annotation)
-    return list(model.model_fields) if model is not None else []
+    return model.model_fields if model is not None else {}
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
@@ -152,10 +154,5 @@ def drop(table: Any, loc: Loc) -> None:
 def required(loc: Loc) -> bool:
     """Return whether a recipe has to have the key at ``loc``."""
     *above, last = loc
-    model: type[BaseModel] | None = Recipe
-    for part in above:
-        info = model.model_fields.get(str(part)) if model is not None else None
-        if info is not None:
-            model = _model(info.annotation)
-    field = model.model_fields.get(str(last)) if model is not None else None
+    field = _keys(tuple(above)).get(str(last))
     return field is not None and field.is_required()

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.recipe import toml
-from orchestrator.recipe.compose import library
+from orchestrator.recipe.compose import leaves, library
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from orchestrator.recipe.compose import Composition
 
 _LONGEST = 60
@@ -38,7 +36,7 @@ def find(own: Composition, overlaid: Composition) -> tuple[Override, ...]:
         own: the recipe without the profile.
         overlaid: the recipe with the profile. Values that it sets for this subject by name count as a part's.
     """
-    after = dict(_leaves(overlaid.merged))
+    after = dict(leaves(overlaid.merged))
     return tuple(
         Override(
             key,
@@ -46,7 +44,7 @@ def find(own: Composition, overlaid: Composition) -> tuple[Override, ...]:
             _short(after[key]) if key in after else "",
             key in overlaid.meant or _of_part(own.origin.get(key, "")),
         )
-        for key, value in _leaves(own.merged)
+        for key, value in leaves(own.merged)
         if key.partition(".")[0] not in _SILENT and (key not in after or after[key] != value)
     )
 
@@ -58,14 +56,6 @@ def lines(overrides: tuple[Override, ...], profile: str) -> list[str]:
         for each in overrides
         if not each.of_part
     ]
-
-
-def _leaves(table: dict[str, Any], trail: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*trail, name))
-        else:
-            yield ".".join((*trail, name)), value
 
 
 def _short(value: Any) -> str:
