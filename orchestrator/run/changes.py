@@ -47,7 +47,7 @@ def newest(owner: Path, step: Step) -> Record | None:
 
 def differences(record: Record, step: Step, plan: Plan) -> Iterator[str]:
     """Yield the differences to a record: engine, sources, settings."""
-    yield from _engine(record.engine, _engine_version(step, plan))
+    yield from _engine(record.engine, engine_version(step, plan))
     now = {source.role: source.digest for source in step.sources}
     yield from (f"{role} removed" for role in record.sources if role not in now)
     yield from (f"{role} added" for role in now if role not in record.sources)
@@ -59,7 +59,8 @@ def differences(record: Record, step: Step, plan: Plan) -> Iterator[str]:
             yield f"{key} {_text(old)} -> {_text(new)}"
 
 
-def _engine_version(step: Step, plan: Plan) -> str:
+def engine_version(step: Step, plan: Plan) -> str:
+    """Return name and version of the engine of a step's recipe, or ""."""
     engine = plan.recipes[step.recipe].engine if step.recipe else ""
     return f"{engine} {engines.get(engine).version()}" if engine else ""
 

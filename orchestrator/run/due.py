@@ -76,25 +76,14 @@ def recheck(context: RunContext, step: Step) -> Reason | None:
 
 
 def _unfinished(store: Store, step: Step, plan: Plan) -> Reason:
-    if _ended_well(store, step, plan):
-        return Reason(Why.ENDED)
-    if child_status.ended_well(store.work(step)) and _other_inputs(store, step, plan):
-        return Reason(Why.AGAIN, "its input has changed since the last attempt")
+    work = store.work(step)
+    if child_status.ended_well(work):
+        if last_attempt(work).get("inputs") != store.inputs(step, plan):
+            return Reason(Why.AGAIN, "its input has changed since the last attempt")
+        if all(any(work.glob(pattern)) for pattern in step.outputs):
+            return Reason(Why.ENDED)
     engine = plan.recipes[step.recipe].engine if step.kind is StepKind.TRAIN else ""
-    unfinished = resume.reason(store.work(step), step.kind, engine)
+    unfinished = resume.reason(work, step.kind, engine)
     if unfinished.why is Why.NEW and not unfinished.detail:
         return changes.reason(store.root / step.owner, step, plan)
     return unfinished
-
-
-def _ended_well(store: Store, step: Step, plan: Plan) -> bool:
-    """Return whether the command ended well on today's inputs."""
-    work = store.work(step)
-    if not child_status.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
-        return False
-    return not _other_inputs(store, step, plan)
-
-
-def _other_inputs(store: Store, step: Step, plan: Plan) -> bool:
-    """Return whether the last attempt read other inputs than today's."""
-    return bool(last_attempt(store.work(step)).get("inputs") != store.inputs(step, plan))

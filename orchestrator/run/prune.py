@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator import engines
 from orchestrator.errors import RecipeError
 from orchestrator.plan.step import StepKind
-from orchestrator.recipe import loader
+from orchestrator.recipe import compose, loader
 from orchestrator.run.paths import LATEST, PARTIAL, RECORD, REPLACED, VARIANTS
 from orchestrator.run.record import load as load_record
 from orchestrator.system import child_status
@@ -93,9 +93,7 @@ def _all_steps(space: Workspace) -> Iterator[Step]:
     """
     names = loader.names(space.recipes)
     space.inputs.load_cache()
-    folders = (space.recipes, loader.library())
-    profiles = sorted({path.stem for folder in folders for path in folder.glob("_profiles/*.toml")})
-    for profile in ("", *profiles):
+    for profile in ("", *compose.profiles(space.recipes)):
         for engine in ("", *engines.ENGINES):
             loaded, problems = loader.readable(space.recipes, names, profile, engine)
             if problems and not profile and not engine:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator import engines
 from orchestrator.engines.sdscripts.output_parser import OutputParser
+from orchestrator.plan.step import StepKind
 from orchestrator.run.attempt_log import last_attempt, log_at
 from orchestrator.run.paths import CHILD, EXIT, LOCK, LOG, PARTIAL, PROGRESS, is_replaced
 from orchestrator.run.progress_log import read_own, readings
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from orchestrator.system.child import Progress
 
-TRAIN = "train"
 _TAIL_BYTES: Final = 1 << 18
 
 
@@ -71,10 +71,10 @@ def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int
 def reason(work: Path, kind: str, engine: str = "") -> Reason:
     """Return why an unfinished step runs, by its work folder."""
     ended = how_ended(work)
-    if kind == TRAIN and work.is_dir() and (state := newest_state(work, engine)) is not None:
+    if kind == StepKind.TRAIN and work.is_dir() and (state := newest_state(work, engine)) is not None:
         return Reason(Why.RESUME, f"step {state[1]}" + (f"; {ended}" if ended else ""), state[1])
     if ended:
-        return Reason(Why.AGAIN, ended + (" and left no complete state" if kind == TRAIN else ""))
+        return Reason(Why.AGAIN, ended + (" and left no complete state" if kind == StepKind.TRAIN else ""))
     return Reason(Why.NEW, others(work))
 
 

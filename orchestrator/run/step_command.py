@@ -95,26 +95,21 @@ def _grid(step: Step, plan: Plan, store: Store) -> Command:
         for recipe, member in zip(recipes, members, strict=True)
     ]
     work = store.work(step)
-    request: dict[str, Any] = {
+    request = {
         "output": str(work),
         "name": step.owner,
         "rows": rows,
         "columns": recipes[0].columns(),
         "title": step.owner,
+        "scale": max(1, 256 // recipes[0].render.width),
     }
-    request["scale"] = max(1, 256 // recipes[0].render.width)
     return _program("orchestrator.release.grid", work, request)
-
-
-def _before(step: Step, plan: Plan) -> list[Step]:
-    """Return all steps before ``step`` in its recipe."""
-    return [other for other in plan.of(step.recipe) if other.name != step.name]
 
 
 def _release(step: Step, recipe: Recipe, plan: Plan, store: Store, root: Path) -> Command:
     work = store.work(step)
     render = next((plan.by_name[need] for need in step.needs if plan.by_name[need].kind is StepKind.RENDER), None)
-    before = _before(step, plan)
+    before = [other for other in plan.of(step.recipe) if other.name != step.name]
     request = {
         "kind": "recipe",
         "output": str(work),

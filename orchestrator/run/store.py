@@ -10,10 +10,10 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import SCHEMA, Step, StepKind
 from orchestrator.run import paths, publishing, sharing
+from orchestrator.run.changes import engine_version
 from orchestrator.run.record import Reason, Record, Why, host, load
 from orchestrator.system import child_status, files, lock
 from orchestrator.system.digests import Digests
@@ -155,7 +155,6 @@ class Store:
             if digest is None:
                 raise StepFailed(Problem(step.name, f"{need} is not finished any more", "run the same command again"))
             inputs[need] = digest
-        engine = plan.recipes[step.recipe].engine if step.recipe else ""
         record = Record(
             schema=SCHEMA,
             key=step.key,
@@ -171,7 +170,7 @@ class Store:
             resumed_from=attempt.resumed_from,
             attempts=attempts,
             changes=changes or {},
-            engine=f"{engine} {engines.get(engine).version()}" if engine else "",
+            engine=engine_version(step, plan),
             host=host(),
             lane=step.lane,
             slot=slot,
