@@ -174,7 +174,7 @@ def wait(work: Path, start: int, callbacks: ChildCallbacks, helper: Starter | No
                     _signal(work, signal.SIGCONT)  # a paused child receives TERM only when it continues
             elif ending_since and now - ending_since > GRACE_SECONDS:
                 _signal(work, signal.SIGKILL)
-            if not pieces:
+            if not tail.behind:
                 time.sleep(POLL_SECONDS)
     finally:
         tail.close()
