@@ -129,8 +129,8 @@ def _source_names(triggers: Sequence[str]) -> list[str]:
 
 def _outside(subject: NewSubject, root: Path) -> Iterator[Path]:
     """Yield the folders outside the project that the user named."""
-    base = Path(subject.base).expanduser()
-    for folder in (*subject.images, *([base.parent] if base.is_absolute() and base.is_file() else [])):
+    base = root / Path(subject.base).expanduser()
+    for folder in (*subject.images, *([base.parent] if base.is_file() else [])):
         if not folder.resolve().is_relative_to(root.resolve()):
             yield folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -317,11 +318,13 @@ def test_without_a_terminal_nothing_is_written_unless_yes(
     assert not allowlist.is_allowed(elsewhere, empty)
 
 
-def test_a_path_that_the_user_names_is_allowed(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_path_that_the_user_names_is_allowed(empty: Path, monkeypatch: pytest.MonkeyPatch, relative: bool) -> None:
     elsewhere = draw_images(empty.parent / "elsewhere", VIEWS)
     base = empty.parent / "models of mine" / "mine.safetensors"
     write(base, {"model.diffusion_model.input_blocks.0.0.weight": [4, 4], "cond_stage_model.transformer.x": [4]})
-    assert call(monkeypatch, "new", "mimi", "--images", str(elsewhere), "--base", str(base), "--yes") == 0
+    typed = os.path.relpath(base, empty) if relative else str(base)
+    assert call(monkeypatch, "new", "mimi", "--images", str(elsewhere), "--base", typed, "--yes") == 0
     recipe = loader.recipe(empty / "recipes", "mimi-locon").recipe
     inputs = Workspace(empty).inputs
     assert preflight.outside_paths(recipe, empty) == []

@@ -173,7 +173,7 @@ def test_variants_and_release_of_a_transformer_show_its_images(small_project: Sm
     render: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "scale": scale, "precision": "bf16"}
     render["prompts"] = {"front": {"prompt": "{trigger}, from front"}}
     render |= {"options": {"flux_dtype": "bf16"}} if architecture == "flux" else {}
-    small_project.write(name, architecture, render=render, learning_rate=0.5)
+    small_project.write(name, architecture, render=render, learning_rate=0.1)
     done = small_project.call("variants", name, "--multiplier", "0,1")
     assert done.returncode == 0, done.stdout + done.stderr
     listing = json.loads((small_project.runs / name / "variants" / "multiplier.json").read_text("utf-8"))

@@ -186,7 +186,7 @@ def test_a_probe_times_real_steps_and_estimates_all_recipes(project: Project) ->
     (project.root / "recipes" / f"{name}.toml").unlink()
     assert done.returncode == 0, done.stdout + done.stderr
     first, *_, last = done.stdout.splitlines()
-    assert re.fullmatch(r"one-probed: \d+\.\d{3} s a step on the largest images; 1 steps take at most .*", first)
+    assert re.fullmatch(r"one-probed: \d+\.\d{3} s a step on the largest images; 1 step takes at most .*", first)
     assert re.match(r"all recipes: training takes at most .* for (one-probed|\d+ recipes), one after the other", last)
     assert not list(project.runs.glob(".probe-*"))
 
