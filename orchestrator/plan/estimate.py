@@ -63,8 +63,6 @@ def disk_bytes(recipe: Recipe, tensor_bytes: int, dataset: Counts) -> int:
     latents = dataset.disk_bytes // 6 if training.cache_latents == "disk" else 0
     entry = ARCHITECTURES[recipe.base.architecture]
     texts = dataset.images * entry.cached_text_bytes if training.cache_text_encoder_outputs == "disk" else 0
-    render = recipe.render
-    sizes = [(prompt.width or render.width, prompt.height or render.height) for prompt in render.prompts.values()]
     # Rendered, in a grid, in the release. Each saved step is rendered and in a grid.
-    images = (3 + 2 * drawn) * sum(3 * width * height for width, height in sizes)
+    images = (3 + 2 * drawn) * sum(3 * image.width * image.height for image in recipe.drawn_prompts().values())
     return int((files * tensor_bytes + states + latents + texts + images) * 1.1)

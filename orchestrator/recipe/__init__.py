@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from orchestrator.models import block_weights
 from orchestrator.recipe.base import Family, Name, Option, Scalar, Table, Weight
 from orchestrator.recipe.dataset import CaptionPart, Colour, Dataset, Source, Vocabulary, Words
-from orchestrator.recipe.outputs import Expect, Merge, Prompt, Region, Release, Render, Resize, Select
+from orchestrator.recipe.outputs import DrawnPrompt, Expect, Merge, Prompt, Region, Release, Render, Resize, Select
 from orchestrator.recipe.training import Base, Guards, Network, Preset, Training, Validation
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "CaptionPart",
     "Colour",
     "Dataset",
+    "DrawnPrompt",
     "Expect",
     "Family",
     "Guards",
@@ -133,13 +134,24 @@ class Recipe(Table):
         words = (source.trigger for source in self.dataset.sources.values() if source.trigger and not source.regularization)
         return tuple(dict.fromkeys(words))
 
-    def columns(self) -> list[dict[str, str]]:
-        """Return name, label and prompt of every sample image.
+    def drawn_prompts(self) -> dict[str, DrawnPrompt]:
+        """Return the prompt of every sample image, by name.
 
-        {trigger} in prompts is replaced by the trigger words.
+        {trigger} is replaced by the trigger words. Values that a prompt leaves out are those of ``render``.
         """
-        words = ", ".join(self.triggers())
-        return [
-            {"name": name, "label": prompt.label or name, "prompt": prompt.prompt.replace("{trigger}", words)}
-            for name, prompt in self.render.prompts.items()
-        ]
+        render, words = self.render, ", ".join(self.triggers())
+        return {
+            name: DrawnPrompt(
+                prompt.prompt.replace("{trigger}", words),
+                prompt.label or name,
+                render.negative if prompt.negative is None else prompt.negative,
+                render.seed if prompt.seed is None else prompt.seed,
+                prompt.width or render.width,
+                prompt.height or render.height,
+            )
+            for name, prompt in render.prompts.items()
+        }
+
+    def columns(self) -> list[dict[str, str]]:
+        """Return name, label and prompt of every sample image."""
+        return [{"name": name, "label": drawn.label, "prompt": drawn.text} for name, drawn in self.drawn_prompts().items()]

@@ -96,12 +96,9 @@ def check(recipe: Recipe) -> Iterator[Conflict]:
             yield f"dataset.batch_size.{name}", f"is {classes} for images without pixels; takes WIDTHxHEIGHT, as 512x768"
     if render.steps > _DRAWING_STEPS:
         yield "render.steps", f"is {render.steps}; a noise schedule has {_DRAWING_STEPS}, and 20 to 30 draw an image"
-    sides = {f"render.{key}": getattr(render, key) for key in ("width", "height")}
-    for name, prompt in render.prompts.items():
-        sides |= {f"render.prompts.{name}.{key}": getattr(prompt, key) for key in ("width", "height")}
     least, most = _RENDERED
-    for key, side in sides.items():
-        if side is not None and not (least <= side <= most):
+    for key, side in render.sides().items():
+        if not (least <= side <= most):
             yield key, f"is {side}; images have sides of {least} to {most} pixels"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -71,6 +71,17 @@ class Prompt(Table):
     height: Positive | None = None
 
 
+class DrawnPrompt(NamedTuple):
+    """A prompt with its trigger words and all values of its image."""
+
+    text: str
+    label: str
+    negative: str
+    seed: int
+    width: int
+    height: int
+
+
 class Render(Table):
     """Sample images of the finished file."""
 
@@ -92,6 +103,13 @@ class Render(Table):
     precision: Literal["no", "fp16", "bf16"] = "fp16"
     options: Annotated[dict[str, Option], WhereFilled] = {}
     """Further options of the script that draws (offload, vae_chunk_size, …), checked against its parser."""
+
+    def sides(self) -> dict[str, int]:
+        """Return all set widths and heights in pixels, by dotted key."""
+        tables: dict[str, Render | Prompt] = {"render": self}
+        tables |= {f"render.prompts.{name}": prompt for name, prompt in self.prompts.items()}
+        sides = {f"{where}.{key}": getattr(table, key) for where, table in tables.items() for key in ("width", "height")}
+        return {key: side for key, side in sides.items() if side is not None}
 
 
 class Select(Table):

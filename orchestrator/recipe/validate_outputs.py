@@ -83,12 +83,9 @@ def _render(recipe: Recipe) -> Iterator[Conflict]:
                     f"render.prompts.{name}.prompt",
                     f"has {{{word}}}{near_miss(word, ['trigger'])}; {{trigger}} is the only one",
                 )
-    for key in ("width", "height"):
-        sides = {f"render.{key}": getattr(recipe.render, key)}
-        sides |= {f"render.prompts.{name}.{key}": getattr(prompt, key) for name, prompt in recipe.render.prompts.items()}
-        for where, side in sides.items():
-            if side is not None and side % 8:
-                yield where, f"is {side}; sides of images are multiples of 8"
+    for where, side in recipe.render.sides().items():
+        if side % 8:
+            yield where, f"is {side}; sides of images are multiples of 8"
 
 
 def _select(recipe: Recipe) -> Iterator[Conflict]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.release.scrub import base_name
 
 if TYPE_CHECKING:
-    from orchestrator.recipe import Recipe
+    from orchestrator.recipe import DrawnPrompt, Recipe
 
 JSON = dict[str, Any]
 
@@ -29,21 +29,16 @@ _SAMPLERS = {
 }
 
 
-def parameters(recipe: Recipe, name: str, prompt: str, facts: JSON, model_hash: str = "") -> str:
+def parameters(recipe: Recipe, drawn: DrawnPrompt, facts: JSON, model_hash: str = "") -> str:
     """Return A1111's text for one image: prompts and a line of settings.
 
     Args:
         recipe: the recipe of the image.
-        name: name of the prompt in the recipe.
-        prompt: text of the prompt, with its trigger words.
+        drawn: the prompt of the image.
         facts: ``base`` (checkpoint and digest).
         model_hash: sshs_model_hash of the LoRA, or "" before it is computed.
     """
     render = recipe.render
-    own = render.prompts.get(name)
-    negative = render.negative if own is None or own.negative is None else own.negative
-    width, height = (getattr(own, side) or getattr(render, side) for side in ("width", "height"))
-    seed = render.seed if own is None or own.seed is None else own.seed
     base = facts.get("base", {})
     settings = {
         "Steps": render.steps,
@@ -51,19 +46,19 @@ def parameters(recipe: Recipe, name: str, prompt: str, facts: JSON, model_hash: 
         "CFG scale": f"{render.scale:g}",
         "Distilled CFG Scale": "" if render.guidance is None else f"{render.guidance:g}",
         "Shift": "" if render.flow_shift is None else f"{render.flow_shift:g}",
-        "Seed": seed,
-        "Size": f"{width}x{height}",
+        "Seed": drawn.seed,
+        "Size": f"{drawn.width}x{drawn.height}",
         "Model hash": str(base.get("sha256", ""))[:10] if not str(base.get("sha256", "")).startswith("missing") else "",
         "Model": base_name(str(base.get("checkpoint", ""))).rpartition(".")[0] or base.get("checkpoint", ""),
         "Clip skip": recipe.base.clip_skip if recipe.base.clip_skip > 1 else "",
         "Lora hashes": f'"{recipe.name}: {model_hash[:12]}"' if model_hash else "",
     }
     line = ", ".join(f"{key}: {value}" for key, value in settings.items() if value != "")
-    first = f"{prompt} <lora:{recipe.name}:{render.multiplier:g}>"
-    return "\n".join((first, *([f"Negative prompt: {negative}"] if negative else []), line))
+    first = f"{drawn.text} <lora:{recipe.name}:{render.multiplier:g}>"
+    return "\n".join((first, *([f"Negative prompt: {drawn.negative}"] if drawn.negative else []), line))
 
 
 def parameters_by_prompt(recipe: Recipe) -> dict[str, str]:
     """Return the text of each image of a recipe, by prompt name."""
     facts = {"base": {"checkpoint": recipe.base.checkpoint, "sha256": recipe.base.sha256}}
-    return {column["name"]: parameters(recipe, column["name"], column["prompt"], facts) for column in recipe.columns()}
+    return {name: parameters(recipe, drawn, facts) for name, drawn in recipe.drawn_prompts().items()}

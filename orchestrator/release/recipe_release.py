@@ -57,8 +57,8 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
     files = [f"{name}.safetensors", f"{name}.json", "README.md", "README.ja.md"]
     if columns:
         parameters = {
-            column["name"]: a1111.parameters(recipe, column["name"], column["prompt"], facts, digests["model_hash"])
-            for column in columns
+            prompt: a1111.parameters(recipe, drawn, facts, digests["model_hash"])
+            for prompt, drawn in recipe.drawn_prompts().items()
         }
         files += images.write(recipe, columns, output, rendered, parameters)
     tick(3, PARTS, "pictures")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.engines.protocol import RenderItem
-    from orchestrator.recipe import Prompt, Recipe
+    from orchestrator.recipe import Recipe
+    from orchestrator.recipe.base import Conflict
 
 SCRIPT, PROMPTS = "gen_img.py", "prompts.txt"
 # Texts that a prompt file would read as something else: an option, a second line, dynamic-prompt syntax.
@@ -30,7 +31,7 @@ _SYNTAX: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def problems(recipe: Recipe) -> Iterator[Conflict]:
     """Yield (dotted key, problem) for prompts and samplers.
 
     The programs would misread them.
@@ -38,9 +39,9 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.render.sampler not in SAMPLERS:
         yield "render.sampler", f'is "{recipe.render.sampler}"{near_or_all(recipe.render.sampler, SAMPLERS)}'
     texts = {"render.negative": recipe.render.negative}
-    for name, prompt in recipe.render.prompts.items():
-        texts[f"render.prompts.{name}.prompt"] = _text(recipe, prompt)
-        texts[f"render.prompts.{name}.negative"] = prompt.negative or ""
+    for name, drawn in recipe.drawn_prompts().items():
+        texts[f"render.prompts.{name}.prompt"] = drawn.text
+        texts[f"render.prompts.{name}.negative"] = recipe.render.prompts[name].negative or ""
     for where, text in texts.items():
         for pattern, why in _SYNTAX:
             if pattern.search(text):
@@ -56,10 +57,6 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"render.{key}", f"{SCRIPT} has no such setting; leave it out"
 
 
-def _text(recipe: Recipe, prompt: Prompt) -> str:
-    return prompt.prompt.replace("{trigger}", ", ".join(recipe.triggers()))
-
-
 def lines(recipe: Recipe, *, names: bool, prefix: str = "", multipliers: Sequence[float] = ()) -> str:
     """Return a prompt file: one line per prompt, with all its options.
 
@@ -72,12 +69,9 @@ def lines(recipe: Recipe, *, names: bool, prefix: str = "", multipliers: Sequenc
         multipliers: of the networks in their order; empty: those of the command.
     """
     render, result = recipe.render, []
-    for name, prompt in render.prompts.items():
-        line = _text(recipe, prompt)
-        negative = render.negative if prompt.negative is None else prompt.negative
-        line += f" --n {negative}" if negative else ""
-        line += f" --w {prompt.width or render.width} --h {prompt.height or render.height}"
-        line += f" --d {render.seed if prompt.seed is None else prompt.seed}"
+    for name, drawn in recipe.drawn_prompts().items():
+        line = drawn.text + (f" --n {drawn.negative}" if drawn.negative else "")
+        line += f" --w {drawn.width} --h {drawn.height} --d {drawn.seed}"
         line += f" --s {render.steps} --l {network_args.text(render.scale)}"
         line += f" --am {','.join(network_args.text(multiplier) for multiplier in multipliers)}" if multipliers else ""
         result.append(line + (f" --f {prefix}{name}.png" if names else ""))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.models.renderer import Renderer
-    from orchestrator.recipe import Prompt, Recipe
+    from orchestrator.recipe import DrawnPrompt, Recipe
+    from orchestrator.recipe.base import Conflict
 
 REQUEST, PROMPTS, TEMPORARY = "draw.json", "prompts.txt", "drawing"
 
@@ -76,35 +77,25 @@ def arguments(recipe: Recipe, models: Mapping[str, Path], lora: Path | None, wor
 
 def lines(recipe: Recipe) -> list[str]:
     """Return the prompt lines, each with all its options."""
-    return [_line(recipe, prompt) for prompt in recipe.render.prompts.values()]
+    return [_line(recipe, drawn) for drawn in recipe.drawn_prompts().values()]
 
 
-def _line(recipe: Recipe, prompt: Prompt) -> str:
+def _line(recipe: Recipe, drawn: DrawnPrompt) -> str:
     renderer, render = ARCHITECTURES[recipe.base.architecture].renderer, recipe.render
-    line = _escaped(renderer, _text(recipe, prompt))
-    negative = _negative(recipe, prompt)
-    line += f" --n {_escaped(renderer, negative)}" if negative else ""
-    line += f" --w {prompt.width or render.width} --h {prompt.height or render.height}"
-    line += f" --d {render.seed if prompt.seed is None else prompt.seed} --s {render.steps}"
+    line = _escaped(renderer, drawn.text)
+    line += f" --n {_escaped(renderer, drawn.negative)}" if drawn.negative else ""
+    line += f" --w {drawn.width} --h {drawn.height} --d {drawn.seed} --s {render.steps}"
     for key, letters in renderer.line.items():
         value = getattr(render, key)
         line += f" --{letters} {network_args.text(value)}" if value is not None else ""
     return line
 
 
-def _text(recipe: Recipe, prompt: Prompt) -> str:
-    return prompt.prompt.replace("{trigger}", ", ".join(recipe.triggers()))
-
-
 def _escaped(renderer: Renderer, text: str) -> str:
     return text.encode("unicode_escape").decode("ascii") if renderer.unescapes else text
 
 
-def _negative(recipe: Recipe, prompt: Prompt) -> str:
-    return recipe.render.negative if prompt.negative is None else prompt.negative
-
-
-def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def problems(recipe: Recipe) -> Iterator[Conflict]:
     """Yield (dotted key, problem) of values that the script lacks or misreads.
 
     Nothing is drawn without prompts, and nothing is wrong.
@@ -134,27 +125,19 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if render.options.get("fp8_scaled") and renderer.merges and "fp8_scaled" not in renderer.without_use and saved != "bf16":
         # Merged into bf16 weights another type gives float32 ones, which the patched layers multiply by bf16.
         yield "render.options.fp8_scaled", f'takes a LoRA in bf16 only; set {key}.save_precision = "bf16", which is "{saved}"'
-    yield from _sides(recipe, renderer)
+    for where, side in render.sides().items():
+        if side % renderer.side_step:
+            yield where, f"is {side}; {script} draws sides that are multiples of {renderer.side_step}"
     yield from _texts(recipe, renderer)
 
 
-def _sides(recipe: Recipe, renderer: Renderer) -> Iterator[tuple[str, str]]:
-    for key in ("width", "height"):
-        sides = {f"render.{key}": getattr(recipe.render, key)}
-        sides |= {f"render.prompts.{name}.{key}": getattr(prompt, key) for name, prompt in recipe.render.prompts.items()}
-        for where, side in sides.items():
-            if side is not None and side % renderer.side_step:
-                yield where, f"is {side}; {renderer.script} draws sides that are multiples of {renderer.side_step}"
-
-
-def _texts(recipe: Recipe, renderer: Renderer) -> Iterator[tuple[str, str]]:
+def _texts(recipe: Recipe, renderer: Renderer) -> Iterator[Conflict]:
     """Yield misread prompts, and negative prompts without effect."""
     mark = re.compile("--" if renderer.dialog else r"(^|\s)--")
-    for name, prompt in recipe.render.prompts.items():
-        key, own = f"render.prompts.{name}", prompt.negative is not None
-        negative = _negative(recipe, prompt)
-        where = f"{key}.negative" if own else "render.negative"
-        for location, text in ((f"{key}.prompt", _text(recipe, prompt)), (where, negative)):
+    for name, drawn in recipe.drawn_prompts().items():
+        key, negative = f"render.prompts.{name}", drawn.negative
+        where = f"{key}.negative" if recipe.render.prompts[name].negative is not None else "render.negative"
+        for location, text in ((f"{key}.prompt", drawn.text), (where, negative)):
             if mark.search(text):
                 yield location, '"--" begins an option of a prompt line'
             if re.search(r"[\r\n]", text):
