@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engines.protocol import RenderItem
     from orchestrator.recipe import Recipe, Training
+    from orchestrator.recipe.base import Conflict
     from orchestrator.system.child import Progress
 
 NAME = "embedded"
@@ -92,7 +93,7 @@ def _parser_options(action: argparse.Action) -> Iterator[tuple[str, parser_sourc
         yield name.lstrip("-"), parser_source.ParserOption(name.lstrip("-"), kind, action.nargs in ("*", "+"), choices)
 
 
-def _optimizer(training: Training) -> Iterator[tuple[str, str]]:
+def _optimizer(training: Training) -> Iterator[Conflict]:
     """Yield an optimizer or schedule that the embedded engine lacks."""
     name, hint = training.optimizer, near_miss(training.optimizer, OPTIMIZERS)
     if name.lower() not in (optimizer.lower() for optimizer in OPTIMIZERS):
@@ -107,7 +108,7 @@ def _optimizer(training: Training) -> Iterator[tuple[str, str]]:
         )
 
 
-def _layers(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def _layers(recipe: Recipe) -> Iterator[Conflict]:
     """Yield choices of text encoders and layers, which only sd-scripts has."""
     values: dict[str, Any] = {f"network.{name}": getattr(recipe.network, name) for name in network_args.CHOICES}
     values["training.text_encoders"] = recipe.training.text_encoders is not None

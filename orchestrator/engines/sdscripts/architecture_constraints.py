@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from orchestrator.models.architecture import Architecture
     from orchestrator.recipe import Recipe
-
-Violation = tuple[str, str]  # dotted key, what is wrong
+    from orchestrator.recipe.base import Conflict
 
 _MERGEABLE = "networks.lora"
 """The network module whose files svd_merge_lora.py reads."""
@@ -30,7 +29,7 @@ _SHOWN = 6
 _EIGHT_BITS = ("fp8_base", "fp8_base_unet", "fp8_scaled")
 
 
-def problems(recipe: Recipe) -> Iterator[Violation]:
+def problems(recipe: Recipe) -> Iterator[Conflict]:
     """Yield (dotted key, problem) for a recipe's settings on its architecture."""
     entry = ARCHITECTURES[recipe.base.architecture]
     options = typed_options.everything(recipe)
@@ -49,7 +48,7 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
     yield from _flow(recipe, entry)
 
 
-def _network(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
+def _network(recipe: Recipe, entry: Architecture) -> Iterator[Conflict]:
     """Yield families, presets and tools that do not fit."""
     network = recipe.network
     if network.family != "lora" and entry.lycoris is not None:
@@ -68,7 +67,7 @@ def _network(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
         yield "merge.tool", f"svd_merge_lora.py does not read LoRAs of {entry.title}; leave it out"
 
 
-def _layers(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
+def _layers(recipe: Recipe, entry: Architecture) -> Iterator[Conflict]:
     """Yield choices of layers that the network module does not take."""
     network, choice = recipe.network, entry.layer_choice
     chosen = {name: getattr(network, name) for name in network_args.CHOICES}
@@ -90,7 +89,7 @@ def _layers(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
             yield from _patterns(recipe, entry, name, tuple(value))
 
 
-def _blocks(texts: tuple[str, ...], entry: Architecture) -> Iterator[Violation]:
+def _blocks(texts: tuple[str, ...], entry: Architecture) -> Iterator[Conflict]:
     """Yield names of blocks that do not exist."""
     possible = tuple(name for name in entry.blocks if name.rstrip("0123456789") in entry.layer_choice.by_block)
     for text in texts:
@@ -103,7 +102,7 @@ def _blocks(texts: tuple[str, ...], entry: Architecture) -> Iterator[Violation]:
             yield "network.blocks", f"has {text!r}{near}; {entry.title} has {has}, and ranges as {possible[0]}-{possible[1]}"
 
 
-def _patterns(recipe: Recipe, entry: Architecture, name: str, patterns: tuple[str, ...]) -> Iterator[Violation]:
+def _patterns(recipe: Recipe, entry: Architecture, name: str, patterns: tuple[str, ...]) -> Iterator[Conflict]:
     """Yield patterns that the network module misreads, or without a layer."""
     choice, targeted = entry.layer_choice, expected_tensors.targeted(recipe, entry.model)
     by_default = [layer for layer in targeted if not expected_tensors.left_out(layer, entry.model)]
@@ -129,7 +128,7 @@ def _pattern_name(layer: layers.ModelLayer, patterns: str) -> str:
     return layer.dotted if patterns == "whole" else layer.name
 
 
-def _text_encoders(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
+def _text_encoders(recipe: Recipe, entry: Architecture) -> Iterator[Conflict]:
     """Yield text encoders that cannot be trained in this way."""
     training = recipe.training
     encoders = {encoder.name: encoder for encoder in entry.model.text_encoders}
@@ -161,7 +160,7 @@ def _text_encoders(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
             yield where, f'is "memory"; {entry.disk_cache_only}: set "disk"'
 
 
-def _rates(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
+def _rates(recipe: Recipe, entry: Architecture) -> Iterator[Conflict]:
     """Yield a list of rates of which the trainer takes the first only."""
     rates = recipe.training.text_encoder_lr
     several = entry.layer_choice.text_rates and recipe.network.family == "lora"
@@ -171,7 +170,7 @@ def _rates(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
         yield "training.text_encoder_lr", f"has {len(rates)} rates; the trainer of {entry.title} takes {takes}"
 
 
-def _memory(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
+def _memory(recipe: Recipe, entry: Architecture) -> Iterator[Conflict]:
     """Yield options that exclude cached text outputs and moved blocks."""
     options, training = recipe.training.options, recipe.training
     if training.cache_text_encoder_outputs != "no":
@@ -194,7 +193,7 @@ def _memory(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
         yield "training.options.dynamo_backend", "needs training.torch_compile = true"
 
 
-def _flow(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
+def _flow(recipe: Recipe, entry: Architecture) -> Iterator[Conflict]:
     """Yield settings of flow matching that the other settings turn off."""
     training = recipe.training
     options = parser_options.of(entry.trainer_script)

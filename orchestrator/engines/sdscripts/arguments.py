@@ -96,8 +96,7 @@ def _network(recipe: Recipe, preset: str, inputs: Mapping[str, Path]) -> list[st
 
 
 def _optional(name: str, value: Option | None) -> list[str]:
-    values = value if isinstance(value, tuple) else (value,)
-    return [f"--{name}", *(network_args.text(item) for item in values if item is not None)] if value is not None else []
+    return network_args.option(name, value) if value is not None else []
 
 
 def _optimizer(training: Training) -> list[str]:

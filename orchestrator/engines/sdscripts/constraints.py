@@ -17,14 +17,14 @@ from orchestrator.engines.sdscripts import (
 from orchestrator.errors import near_miss, near_or_all
 from orchestrator.models import blocks
 from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.recipe import limits
 from orchestrator.weights.families import expected_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.recipe import Recipe
-
-Violation = tuple[str, str]  # dotted key, what is wrong
+    from orchestrator.recipe.base import Conflict
 
 # transformers' SchedulerType without reduce_lr_on_plateau, which the trainer calls wrongly; diffusers' piecewise_constant.
 SCHEDULES = (
@@ -72,7 +72,7 @@ TORCH_OPTIMIZERS = ("ASGD", "Adadelta", "Adagrad", "Adam", "Adamax", "NAdam", "R
 _LOWEST_FACTOR = 0.1  # get_optimizer warns up to here
 
 
-def problems(recipe: Recipe) -> Iterator[Violation]:
+def problems(recipe: Recipe) -> Iterator[Conflict]:
     """Yield (dotted key, problem) for combinations that would not train.
 
     The trainer would stop, or do something else.
@@ -99,7 +99,7 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
     yield from training_samples.problems(recipe)
 
 
-def _block_weights(recipe: Recipe) -> Iterator[Violation]:
+def _block_weights(recipe: Recipe) -> Iterator[Conflict]:
     """Yield block weights that change no layer that is trained."""
     model = expected_tensors.of(recipe)
     if recipe.block_weights is None or expected_tensors.predict(recipe, model) is None:
@@ -113,7 +113,7 @@ def _block_weights(recipe: Recipe) -> Iterator[Violation]:
         yield "block_weights", f'{what}; weigh other blocks, or leave them out: unset = ["block_weights"]'
 
 
-def _optimizer(recipe: Recipe) -> Iterator[Violation]:
+def _optimizer(recipe: Recipe) -> Iterator[Conflict]:
     """Yield an unknown optimizer, and rates that the optimizer cannot use."""
     training = recipe.training
     name = training.optimizer
@@ -125,7 +125,7 @@ def _optimizer(recipe: Recipe) -> Iterator[Violation]:
         near = near_miss(name, (*OPTIMIZERS, *TORCH_OPTIMIZERS))
         yield "training.optimizer", f'is "{name}", which sd-scripts does not have{near}'
     yield from optimizer_args.problems(training)
-    if not name.rpartition(".")[2].lower().startswith(("prodigy", "dadapt")):
+    if not limits.finds_rate(name):
         return
     own = f"{name} finds its own rate; learning rates are factors of it"
     rates = [rate for rate in training.rates() if rate]
@@ -141,7 +141,7 @@ def _optimizer(recipe: Recipe) -> Iterator[Violation]:
             yield f"network.args.{ratio}", f"gives parts rates of their own: {own}, one for all parts; leave it out"
 
 
-def _schedule(recipe: Recipe) -> Iterator[Violation]:
+def _schedule(recipe: Recipe) -> Iterator[Conflict]:
     training = recipe.training
     name, other = training.lr_scheduler, training.options.get("lr_scheduler_type")
     if name not in SCHEDULES:
@@ -155,7 +155,7 @@ def _schedule(recipe: Recipe) -> Iterator[Violation]:
         yield "training.lr_warmup_steps", f"is {training.lr_warmup_steps}; {scheduler} takes none"
 
 
-def _states(recipe: Recipe) -> Iterator[Violation]:
+def _states(recipe: Recipe) -> Iterator[Conflict]:
     training, key = recipe.training, "training.state_every_n_steps"
     if training.state_every_n_steps is None:
         return
@@ -179,7 +179,7 @@ def _states(recipe: Recipe) -> Iterator[Violation]:
         yield key, f"{what} (training.save_every_n_steps)"
 
 
-def _options(recipe: Recipe) -> Iterator[Violation]:
+def _options(recipe: Recipe) -> Iterator[Conflict]:
     training, network, options = recipe.training, recipe.network, recipe.training.options
     for option, needs in (
         ("adaptive_noise_scale", "noise_offset"),

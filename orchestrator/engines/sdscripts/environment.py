@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SETUP: Final = "make setup  fetches it; or set SD_SCRIPTS_DIR, or dir under [sd-scripts] in "
 # LyCORIS versions that were tried with sd-scripts v0.10.1.
-_GOOD: Final = ("3.4.0", "3.2.0.post2")
+_GOOD: Final = (network_args.LYCORIS_VERSION, network_args.TRAINS_FULL)
 _BAD: Final = "duplicated lora name: lora_unet_time_embedding_linear_1"
 _TOKENIZER_FILES: Final = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 # Optimizers from packages of their own, in the order in which get_optimizer of train_util.py tries the names.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.recipe import Option, Recipe
+    from orchestrator.recipe.base import Conflict
     from orchestrator.system.process import Command
 
 MERGE, RESIZE = "networks/svd_merge_lora.py", "networks/resize_lora.py"
@@ -71,7 +72,7 @@ def expand(
     return replace(ingredient, path=path, block_weights=weights.values)
 
 
-def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def problems(recipe: Recipe) -> Iterator[Conflict]:
     """Yield (dotted key, problem) for a recipe that uses these programs."""
     merge, resize = recipe.merge, recipe.resize
     if recipe.block_weights is not None and merge.tool == launch.NAME:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from orchestrator.models.architecture import Architecture
     from orchestrator.recipe import Family, Network, Option, Recipe, Scalar
+    from orchestrator.recipe.base import Conflict
 
 LYCORIS_VERSION = "3.4.0"
 """4.0.0 and 4.1.3 stop in sd-scripts with "duplicated lora name: lora_unet_time_embedding_linear_1" (default preset)."""
@@ -85,7 +86,7 @@ def taken(family: Family, entry: Architecture) -> dict[str, str]:
     return kinds
 
 
-def problems(network: Network, entry: Architecture = SD1) -> Iterator[tuple[str, str]]:
+def problems(network: Network, entry: Architecture = SD1) -> Iterator[Conflict]:
     """Yield (dotted key, problem) for a recipe's network arguments."""
     kinds = taken(network.family, entry)
     for name, value in network.args.items():
@@ -115,7 +116,7 @@ def problems(network: Network, entry: Architecture = SD1) -> Iterator[tuple[str,
                 yield key, f"is {rank}; dylora takes a multiple of its block_size, {block}"
 
 
-def _ignored(network: Network) -> Iterator[tuple[str, str]]:
+def _ignored(network: Network) -> Iterator[Conflict]:
     """Yield arguments that LyCORIS and networks.lora accept but ignore.
 
     Measured: the tests train with each.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.recipe import Training
+    from orchestrator.recipe.base import Conflict
 
 
 def _words(text: str) -> frozenset[str]:
@@ -53,7 +54,7 @@ _TAKES: Final = {
 }
 
 
-def problems(training: Training) -> Iterator[tuple[str, str]]:
+def problems(training: Training) -> Iterator[Conflict]:
     """Yield (dotted key, problem) for arguments that the optimizer refuses, minutes after the start."""
     name = training.optimizer.removeprefix("torch.optim.").lower()
     takes = _words(_ADAPTED) if name.startswith("dadapt") else _TAKES.get(name)

@@ -23,14 +23,13 @@ from orchestrator.system import files, settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from orchestrator.recipe.base import Conflict
+
 RENDERERS = tuple(
     dict.fromkeys(entry.renderer.script for entry in ARCHITECTURES.values() if entry.renderer.script != GEN_IMG.script)
 )
 TRAINERS = tuple(dict.fromkeys(entry.trainer_script for entry in ARCHITECTURES.values()))
-SCRIPTS = (
-    *TRAINERS,
-    *("gen_img.py", *RENDERERS, "networks/resize_lora.py", "networks/svd_merge_lora.py"),
-)
+SCRIPTS = (*TRAINERS, GEN_IMG.script, *RENDERERS, "networks/resize_lora.py", "networks/svd_merge_lora.py")
 _SHIPPED = Path(__file__).with_name("pinned.json")
 
 
@@ -115,7 +114,7 @@ def problems(  # noqa: PLR0917 - a program, its names and its values
     owned: Mapping[str, str],
     program: str = "this program",
     elsewhere: Mapping[str, str] = {},
-) -> Iterable[tuple[str, str]]:
+) -> Iterable[Conflict]:
     """Yield (dotted key, problem) for the further options of a recipe.
 
     Args:
@@ -148,22 +147,15 @@ def problems(  # noqa: PLR0917 - a program, its names and its values
 def _mismatch(option: ParserOption, value: Any) -> str:
     """Return the rule that a value breaks, or "" if it fits."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = {
-        "switch": isinstance(value, bool),
-        "int": isinstance(value, int) and not isinstance(value, bool),
-        "float": number,
-        "int_or_float": number or isinstance(value, str),
-        "str": isinstance(value, str),
-    }
-    if not fits[option.type]:
-        words = {
-            "switch": "true or false",
-            "int": "a whole number",
-            "float": "a number",
-            "int_or_float": "a number",
-            "str": "text",
-        }
-        return f"takes {words[option.type]}"
+    fits, words = {
+        "switch": (isinstance(value, bool), "true or false"),
+        "int": (isinstance(value, int) and number, "a whole number"),
+        "float": (number, "a number"),
+        "int_or_float": (number or isinstance(value, str), "a number"),
+        "str": (isinstance(value, str), "text"),
+    }[option.type]
+    if not fits:
+        return f"takes {words}"
     if option.choices and value not in option.choices:
         return f"takes {', '.join(str(choice) for choice in option.choices if choice is not None)}"
     return ""

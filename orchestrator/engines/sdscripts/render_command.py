@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.engines.protocol import RenderItem
     from orchestrator.models.renderer import Renderer
     from orchestrator.recipe import Recipe
+    from orchestrator.recipe.base import Conflict
 
 PROGRAM = "orchestrator.engines.sdscripts.render_program"
 TEMPORARY = "temporary"
@@ -160,8 +161,7 @@ def together(items: Sequence[RenderItem]) -> list[list[int]]:
     groups: list[list[int]] = []
     shared: dict[object, list[int]] = {}
     for number, item in enumerate(items):
-        several = ARCHITECTURES[item.recipe.base.architecture].renderer.script == GEN_IMG.script
-        if not several or (item.lora is not None and delivery(item.recipe) is not LoraDelivery.DIRECT):
+        if not _by_gen_img(item.recipe) or (item.lora is not None and delivery(item.recipe) is not LoraDelivery.DIRECT):
             groups.append([number])
             continue
         key = gen_img.settings(item.recipe)
@@ -180,7 +180,7 @@ def command_together(items: Sequence[RenderItem], inputs: Mapping[str, Path], wo
         ValueError: several items of a script that draws one LoRA only.
     """
     first = items[0].recipe
-    if ARCHITECTURES[first.base.architecture].renderer.script != GEN_IMG.script:
+    if not _by_gen_img(first):
         ((recipe, lora),) = ((item.recipe, item.lora) for item in items)
         prompts = {f"{gen_img.prefix(0)}{name}": prompt for name, prompt in recipe.render.prompts.items()}
         named = recipe.model_copy(update={"render": recipe.render.model_copy(update={"prompts": prompts})})
@@ -218,7 +218,7 @@ def _drawing(recipe: Recipe, models: Mapping[str, Path], lora: Path | None, work
     return launch.command(gen_img.SCRIPT, argv + launch.tokenizer_options(), work, files)
 
 
-def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def problems(recipe: Recipe) -> Iterator[Conflict]:
     """Yield (dotted key, problem) of the render table."""
     renderer = ARCHITECTURES[recipe.base.architecture].renderer
     yield from (gen_img if _by_gen_img(recipe) else inference).problems(recipe)

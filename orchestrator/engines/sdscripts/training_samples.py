@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.recipe import Recipe
+    from orchestrator.recipe.base import Conflict
 
 _EVERY = "training.sample_every_n_steps"
 _OPTION = re.compile(r"(?:[whds] \d|[lg] [\d.]|(?:n|ss|cn|ctr|rcfg|fs) .)", re.IGNORECASE)
@@ -31,7 +32,7 @@ def prompts(recipe: Recipe) -> str:
     return "".join(f"{line}{further}\n" for line in gen_img.lines(recipe, names=False).splitlines())
 
 
-def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def problems(recipe: Recipe) -> Iterator[Conflict]:
     """Yield (dotted key, problem) of settings that the trainer misuses."""
     entry, render = ARCHITECTURES[recipe.base.architecture], recipe.render
     if recipe.training.sample_every_n_steps is None:

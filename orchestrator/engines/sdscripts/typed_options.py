@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engines.sdscripts.parser_source import ParserOption
     from orchestrator.recipe import Option, Recipe
+    from orchestrator.recipe.base import Conflict
 
 CACHE = "cache_text_encoder_outputs"
 
@@ -32,7 +33,7 @@ def everything(recipe: Recipe) -> dict[str, tuple[str, Option]]:
     return typed | {name: (f"training.options.{name}", value) for name, value in recipe.training.options.items()}
 
 
-def problems(recipe: Recipe, options: Mapping[str, ParserOption], program: str) -> Iterator[tuple[str, str]]:
+def problems(recipe: Recipe, options: Mapping[str, ParserOption], program: str) -> Iterator[Conflict]:
     """Yield (dotted key, problem) of typed keys without an option.
 
     Args:
