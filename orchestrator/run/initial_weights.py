@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import struct
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from orchestrator.models import conventions, layers, registry
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.families import expected_tensors, kinds, layer_ranks
 from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io import scalar
 from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _RANKED = ("lora", "locon", "dylora", "loha")
 """Families whose modules have the recipe's rank."""
 _SCALED = ("lora", "locon", "loha")
 """Families whose modules have the recipe's alpha."""
-_FORMATS = {"F16": "<e", "F32": "<f", "F64": "<d"}
 _CLOSE = 2**-7  # an alpha in bf16
 
 
@@ -187,16 +186,9 @@ def _alphas(where: str, header: Header, lora: Adapter, recipe: Recipe, trained: 
             expected = network.conv_alpha if large else network.alpha
             if layer is None or not name or expected is None:
                 continue
-            alpha = _number(header.entries[name].dtype, bytes(body.read(name)))
+            alpha = scalar.read(body, name)
             if alpha and not math.isclose(alpha, expected, rel_tol=_CLOSE):
                 modules_by_alpha["network.conv_alpha" if large else "network.alpha", alpha, expected] += 1
     for (key, alpha, expected), count in modules_by_alpha.items():
         what = f"has alpha {alpha:g} in {counted(count, 'module')}; {key} is {expected:g}"
         yield Problem(where, f"{what}: the trainer scales by that, and saves the file's", f"set {key} = {alpha:g}")
-
-
-def _number(dtype: str, raw: bytes) -> float:
-    """Return the number in a tensor, 0 for one of an unknown type."""
-    if dtype == "BF16":
-        dtype, raw = "F32", b"\0\0" + raw
-    return float(struct.unpack(_FORMATS[dtype], raw)[0]) if dtype in _FORMATS else 0.0

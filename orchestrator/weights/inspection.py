@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks, registry
 from orchestrator.weights import loaders
 from orchestrator.weights.families import foreign
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
-from orchestrator.weights.io import metadata, peft, writer
+from orchestrator.weights.io import metadata, peft, scalar, writer
 from orchestrator.weights.io.non_finite import explain_non_finite
-from orchestrator.weights.io.safetensors_io import Body, e4m3, read_header
+from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,34 +21,7 @@ if TYPE_CHECKING:
 
     from orchestrator.weights.families.norms import Size
 
-_TRAINING = [
-    "network_module",
-    "network_dim",
-    "network_alpha",
-    "network_args",
-    "learning_rate",
-    "unet_lr",
-    "text_encoder_lr",
-    "optimizer",
-    "lr_scheduler",
-    "max_train_steps",
-    "steps",
-    "epoch",
-    "num_epochs",
-    "seed",
-    "clip_skip",
-    "mixed_precision",
-    "base_model_version",
-    "sd_model_name",
-    "training_comment",
-    "sd_scripts_commit_hash",
-]
 _RARE = 64
-_CODES = {
-    "F16": "e", "F32": "f", "F64": "d", "BOOL": "?",
-    "I8": "b", "I16": "h", "I32": "i", "I64": "q", "U8": "B", "U16": "H", "U32": "I", "U64": "Q",
-}  # fmt: skip
-"""Letters of ``struct`` by type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +82,7 @@ class Inspection:
     @property
     def trigger_words(self) -> tuple[str, ...]:
         """Trigger words in the metadata, or the first tag of each training folder."""
-        return triggers(self.adapter.header.metadata)
+        return metadata.triggers(self.adapter.header.metadata)
 
     @property
     def spectrum_ratio(self) -> float | None:
@@ -196,7 +167,7 @@ class Inspection:
             "readers": loaders.to_json(loaders.of_file(lora)),
             "spectrum_ratio": self.spectrum_ratio,
             "trigger_words": self.trigger_words,
-            "training": training(lora.header.metadata),
+            "training": metadata.training(lora.header.metadata),
             "provenance": metadata.provenance(lora.header.metadata),
             "metadata": lora.header.metadata,
             "hashes": None if self.hashes is None else hashes_json(self.hashes),
@@ -233,20 +204,8 @@ def layer(body: Body, module: AdapterModule, size: Size | None) -> InspectedModu
     """Return a module as a layer, with its alpha and the given measures."""
     shape = next((shape for shape in module.shapes.values() if len(shape) == 4), None)
     stated = peft.stated_alpha(body.header.metadata, module.name, module.rank)
-    alpha = _scalar(body, module.keys["alpha"]) if "alpha" in module.keys else stated
+    alpha = scalar.read(body, module.keys["alpha"]) if "alpha" in module.keys else stated
     return InspectedModule(module.name, module.block or "other", str(module.kind), module.rank, alpha, shape is not None, size)
-
-
-def _scalar(body: Body, key: str) -> float:
-    """Read one number without numpy."""
-    data, dtype = bytes(body.read(key)), body.header.entries[key].dtype
-    if dtype == "F8_E4M3":
-        return e4m3(data[0])
-    if dtype == "F8_E5M2":
-        data, dtype = b"\0" + data, "F16"
-    if dtype == "BF16":
-        data, dtype = b"\0\0" + data, "F32"
-    return float(struct.unpack(f"<{_CODES[dtype]}", data)[0])
 
 
 def _counts(values: Iterable[float | None]) -> dict[str, int]:
@@ -254,31 +213,10 @@ def _counts(values: Iterable[float | None]) -> dict[str, int]:
     return {f"{value:g}": count for value, count in sorted(counted.items())[:_RARE]}
 
 
-def training(entries: dict[str, str]) -> dict[str, str]:
-    """Return the training settings in the metadata, without their ss_ prefix."""
-    return {name: entries[f"ss_{name}"] for name in _TRAINING if f"ss_{name}" in entries}
-
-
-def triggers(entries: dict[str, str]) -> tuple[str, ...]:
-    """Return the trigger words, or the first tag of every training folder."""
-    for key in ("modelspec.trigger_phrase", "ssmd_keywords"):
-        if entries.get(key, "").strip():
-            return tuple(word.strip() for word in entries[key].split(",") if word.strip())
-    try:
-        folders = json.loads(entries.get("ss_tag_frequency", "{}"))
-        firsts = [next(iter(tags), "").strip() for tags in folders.values()]
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return ()
-    return tuple(dict.fromkeys(word for word in firsts if word))
-
-
 def hashes_json(hashes: writer.Hashes) -> dict[str, Any]:
     """Return hashes as plain JSON."""
     return {
-        "model": hashes.model,
-        "legacy": hashes.legacy,
-        "stated_model": hashes.stated_model,
-        "stated_legacy": hashes.stated_legacy,
+        **asdict(hashes),
         "stated_by_lycoris": hashes.stated_by_lycoris,
         "model_agrees": hashes.model_agrees,
         "legacy_agrees": hashes.legacy_agrees,

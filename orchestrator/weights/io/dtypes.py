@@ -12,7 +12,8 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights.io import peft
-from orchestrator.weights.io.safetensors_io import WIDTHS, e4m3
+from orchestrator.weights.io.safetensors_io import WIDTHS
+from orchestrator.weights.io.scalar import e4m3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

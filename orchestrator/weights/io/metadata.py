@@ -1,4 +1,4 @@
-"""Read and extend the provenance and network arguments in metadata."""
+"""Read metadata, and extend their provenance and network arguments."""
 
 from __future__ import annotations
 
@@ -10,6 +10,29 @@ if TYPE_CHECKING:
 
 PROVENANCE = "orchestrator_provenance"
 """Header key: a JSON list of operations on the tensors, oldest first. Neither hash depends on it."""
+
+_TRAINING = [
+    "network_module",
+    "network_dim",
+    "network_alpha",
+    "network_args",
+    "learning_rate",
+    "unet_lr",
+    "text_encoder_lr",
+    "optimizer",
+    "lr_scheduler",
+    "max_train_steps",
+    "steps",
+    "epoch",
+    "num_epochs",
+    "seed",
+    "clip_skip",
+    "mixed_precision",
+    "base_model_version",
+    "sd_model_name",
+    "training_comment",
+    "sd_scripts_commit_hash",
+]
 
 
 def with_provenance(metadata: Mapping[str, str], operation: str, details: Mapping[str, Any]) -> dict[str, str]:
@@ -71,6 +94,24 @@ def trainer(metadata: Mapping[str, str]) -> str:
         return ""
     name = software.get("name") if isinstance(software, dict) else None
     return name[:60] if isinstance(name, str) else ""
+
+
+def training(entries: dict[str, str]) -> dict[str, str]:
+    """Return the training settings in the metadata, without their ss_ prefix."""
+    return {name: entries[f"ss_{name}"] for name in _TRAINING if f"ss_{name}" in entries}
+
+
+def triggers(entries: dict[str, str]) -> tuple[str, ...]:
+    """Return the trigger words, or the first tag of every training folder."""
+    for key in ("modelspec.trigger_phrase", "ssmd_keywords"):
+        if entries.get(key, "").strip():
+            return tuple(word.strip() for word in entries[key].split(",") if word.strip())
+    try:
+        folders = json.loads(entries.get("ss_tag_frequency", "{}"))
+        firsts = [next(iter(tags), "").strip() for tags in folders.values()]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return ()
+    return tuple(dict.fromkeys(word for word in firsts if word))
 
 
 def with_algo(metadata: Mapping[str, str], algo: str | None) -> dict[str, str]:

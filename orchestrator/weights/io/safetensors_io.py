@@ -220,18 +220,6 @@ class Body:
             view, position = view[count:], position + count
 
 
-def e4m3(byte: int) -> float:
-    """Return the number of one byte of F8_E4M3: no infinity, one NaN a sign.
-
-    >>> e4m3(0x7E), e4m3(0x81)
-    (448.0, -0.001953125)
-    """
-    sign, exponent, mantissa = -1.0 if byte & 0x80 else 1.0, byte >> 3 & 15, byte & 7
-    if exponent == 15 and mantissa == 7:
-        return math.nan
-    return sign * (math.ldexp(8 + mantissa, exponent - 10) if exponent else math.ldexp(mantissa, -9))
-
-
 def same_forms(first: Iterable[Entry], second: Iterable[Entry]) -> bool:
     """Return whether tensors have the same names, types and shapes."""
     one, two = ({(entry.name, entry.dtype, entry.shape) for entry in entries} for entries in (first, second))
