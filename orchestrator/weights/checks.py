@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
+from orchestrator.errors import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -88,9 +90,5 @@ def machine_table(checks: Sequence[Check]) -> str:
             lines.append(f"{'':8} -> {check.fix}")
     errors = sum(not check.status.ok for check in checks)
     warnings = sum(check.status is CheckStatus.WARNING for check in checks)
-    lines.append(f"{_counted(len(checks), 'check')}: {_counted(errors, 'error')}, {_counted(warnings, 'warning')}")
+    lines.append(f"{counted(len(checks), 'check')}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return "\n".join(lines) + "\n"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

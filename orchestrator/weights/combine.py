@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import Counter
@@ -86,8 +87,8 @@ def combine(
     tables = _tables(ingredients, weights, unmapped)
     dtype = dtypes.dtype_of(save_precision)
     terms: dict[str, list[tuple[Body, AdapterModule, float]]] = {}
-    bodies = [Body(lora.header) for lora in adapters]
-    try:
+    with contextlib.ExitStack() as stack:
+        bodies = [stack.enter_context(Body(lora.header)) for lora in adapters]
         for lora, body, of, ingredient in zip(adapters, bodies, weights, ingredients, strict=True):
             for module in lora.modules:
                 weight = ingredient.ratio * (of.of(module.kohya, module.block) if of else unmapped)
@@ -100,19 +101,7 @@ def combine(
                 made, rank = _module(name, chosen, adapters[0].architecture, dtype)
             pieces += made
             ranks[rank] += 1
-        bundled: dict[str, Piece] = {}
-        for lora, body in zip(adapters, bodies, strict=True):
-            for piece in low_rank.bundled(lora, body, dtype):
-                data = b"".join(piece.chunks())
-                made_ = writer.raw(piece.entry.name, piece.entry.dtype, piece.entry.shape, data)
-                if piece.entry.name in bundled and b"".join(bundled[piece.entry.name].chunks()) != data:
-                    what = "is another embedding in two of the files"
-                    raise RecipeError(Problem(piece.entry.name, what, "rename the word in one of them"))
-                bundled[piece.entry.name] = made_
-        pieces += bundled.values()
-    finally:
-        for body in bodies:
-            body.__exit__(None, None, None)
+        pieces += _bundled(adapters, bodies, dtype)
     if not pieces:
         raise RecipeError(Problem(str(output), "would hold no module", "every weight is 0"))
     kept = metadata.with_algo(peft.without(adapters[0].header.metadata, renamed=True), "full" if 0 in ranks else "locon")
@@ -125,6 +114,24 @@ def combine(
     hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype))
     by_name = {name: tuple(table[name] for table in tables) for name in tables[0]}
     return CombineReport(by_name, len(terms), dict(ranks), hashes)
+
+
+def _bundled(adapters: Sequence[Adapter], bodies: Sequence[Body], dtype: str) -> list[Piece]:
+    """Return the embeddings of all files, each once.
+
+    Raises:
+        RecipeError: two files hold different embeddings of one name.
+    """
+    found: dict[str, bytes] = {}
+    pieces: dict[str, Piece] = {}
+    for lora, body in zip(adapters, bodies, strict=True):
+        for piece in low_rank.bundled(lora, body, dtype):
+            entry, data = piece.entry, b"".join(piece.chunks())
+            if found.setdefault(entry.name, data) != data:
+                what = "is another embedding in two of the files"
+                raise RecipeError(Problem(entry.name, what, "rename the word in one of them"))
+            pieces[entry.name] = writer.raw(entry.name, entry.dtype, entry.shape, data)
+    return list(pieces.values())
 
 
 def combine_and_resize(
@@ -169,8 +176,7 @@ def _weights(
     for ingredient, lora in zip(ingredients, adapters, strict=True):
         if ingredient.block_weights is not None or lora.flat or lora.naming != "kohya":
             lora.known_architecture("merge")
-        dependent = sorted({module.title for module in lora.modules if module.needs_base})
-        if dependent:
+        if dependent := lora.needing_base:
             what = f"holds {', '.join(dependent)}, which cannot be added"
             problems.append(Problem(str(lora.header.path), what, "convert --to full --base MODEL"))
         if lora.architecture is not None:

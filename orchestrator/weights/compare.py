@@ -107,7 +107,7 @@ def compare(first: Path, second: Path) -> Comparison:
 
 
 def _dependent(lora: Adapter) -> Iterator[Problem]:
-    if dependent := sorted({module.title for module in lora.modules if module.needs_base}):
+    if dependent := lora.needing_base:
         what = f"the delta of {', '.join(dependent)} depends on the base model"
         yield Problem(str(lora.header.path), what, "convert --to full --base MODEL first")
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from orchestrator.weights.io.writer import Hashes, Piece
 
 
+_TARGETS: dict[str, conventions.Target] = {target: target for target in get_args(conventions.Target)}
+
+
 @dataclass(frozen=True, slots=True)
 class ConvertReport:
     """Result of a conversion: modules by kind, tensor bytes, relative error."""
@@ -130,7 +133,7 @@ def convert(
         task = Task(to, lora, stack.enter_context(body := ScannedBody(lora.header)), base, rank, max_error, dtype)
         pieces: list[Piece] = []
         lost = energy = 0.0
-        named = convert_names.renamed(lora, task.body, target, dtype) if (target := _target(to)) else None
+        named = convert_names.renamed(lora, task.body, target, dtype) if (target := _TARGETS.get(to)) else None
         if named:
             pieces = named.pieces
         elif to == "full":
@@ -160,23 +163,15 @@ def convert(
     return ConvertReport(to, counted, *sizes, error, passed, broken, unchanged, hashes, named, scales, lost_readers)
 
 
-_TARGETS: dict[str, conventions.Target] = {target: target for target in get_args(conventions.Target)}
-
-
 def _is_peft_folder(to: Form, output: Path) -> bool:
     """Return whether the folder of an output needs PEFT's configuration."""
     return to == "peft" and output.name == peft.MODEL
 
 
-def _target(to: Form) -> conventions.Target | None:
-    """Return the convention that a conversion writes, None if it keeps names."""
-    return _TARGETS.get(to)
-
-
 def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, base: BaseModel | None) -> None:
     problems: list[Problem] = []
     where = str(lora.header.path)
-    if (target := _target(to)) is not None:
+    if (target := _TARGETS.get(to)) is not None:
         problems += convert_names.problems(lora, lora.known_architecture(f"convert --to {to}"), target)
     if to == "lora":
         if (rank is None) == (max_error is None):
@@ -187,7 +182,7 @@ def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, b
             problems.append(Problem("--max-error", f"is {max_error}", "use a fraction between 0 and 1"))
     elif rank is not None or max_error is not None:
         problems.append(Problem(f"--to {to}", "takes no rank and no error", "use --to lora"))
-    dependent = sorted({module.title for module in lora.modules if module.needs_base})
+    dependent = lora.needing_base
     if dependent and to == "full" and base is None:
         problems.append(
             Problem(where, f"the delta of {', '.join(dependent)} depends on the base model", "name it with --base")

@@ -144,21 +144,14 @@ class LayerConversion:
     def factored(self) -> Factored:
         """Return the layer's factors by its new names, before they are padded."""
         with np.errstate(over="ignore", invalid="ignore"):  # also when it is called by the writer
-            parts, scales, entry = self._sources()
+            parts, scales = self.source.read()
             if self.target not in FOLDED:
                 return self._unfold(parts, scales)
+            whole = self.source.layer.modules.get(None)
+            entry = self._past(whole) if whole is not None and whole.kind is ModuleKind.LORA else None
             odd = any(scale and math.frexp(scale)[0] not in (0.5, -0.5) for scale in scales.values())
             rounded = odd and self.dtype is None and self.source.own in ("F32", "F64")
             return replace(self._fold(parts, scales, entry), rounded=rounded)
-
-    def _sources(self) -> tuple[dict[int | None, Factors], dict[int | None, float], StoredRank | None]:
-        """Read the factors and scales by part, and the ranks to store."""
-        parts, scales = self.source.read()
-        entry = None
-        whole = self.source.layer.modules.get(None)
-        if whole is not None and whole.kind is ModuleKind.LORA:
-            entry = self._past(whole)
-        return parts, scales, entry
 
     def _past(self, module: AdapterModule) -> StoredRank | None:
         """Return the rank and the alpha of a whole LoRA, to be stored."""

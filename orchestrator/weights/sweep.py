@@ -138,12 +138,10 @@ def sweep(
         lora.known_architecture("sweep of LoHa and LoKr")
     variants: list[_Variant] = []
     for given in block_weights:
-        name, table, weight_of = (
-            "-",
-            _ones(lora, unmapped),
-            {module.name: _unweighed(module, unmapped) for module in lora.modules},
-        )
-        if given is not None:
+        if given is None:
+            name, table = "-", {**dict.fromkeys(blocks.names(lora.architecture), 1.0), "other": unmapped}
+            weight_of = {module.name: 1.0 if module.block else unmapped for module in lora.modules}
+        else:
             architecture = lora.known_architecture("sweep with block weights")
             weights = parse(given, architecture, order=order, unmapped=unmapped)
             weight_of, table = weighing.weigh(lora, weights), {**weights.by_name(), "other": weights.outside}
@@ -175,15 +173,6 @@ def sweep(
                 stated = writer.Stated(options.dtype, rows[-1].tensor_bytes)
                 writer.write_safetensors(variant.path, pieces, _metadata(lora, variant, options), stated)
     return Sweep(lora.header.tensor_bytes, tuple(rows), low_rank.passed(lora))
-
-
-def _ones(lora: Adapter, unmapped: float) -> dict[str, float]:
-    return {**dict.fromkeys(blocks.names(lora.architecture), 1.0), "other": unmapped}
-
-
-def _unweighed(module: AdapterModule, unmapped: float) -> float:
-    """Return the weight of a module where no block weights are given."""
-    return 1.0 if module.block else unmapped
 
 
 def _module_variants(lora: Adapter, body: Body, options: _SweepOptions, module: AdapterModule) -> list[_ModuleVariant]:

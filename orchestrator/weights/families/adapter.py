@@ -144,6 +144,11 @@ class Adapter:
         return families.pop() if len(families) == 1 else "mixed"
 
     @property
+    def needing_base(self) -> list[str]:
+        """Return the titles of the modules whose delta depends on the base."""
+        return sorted({module.title for module in self.modules if module.needs_base})
+
+    @property
     def tucker(self) -> bool:
         """Return whether any convolution has a core tensor."""
         return any(module.tucker for module in self.modules)
