@@ -22,6 +22,7 @@ from orchestrator.dataset.sources import source_files
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.plan.step import StepSource
+from orchestrator.recipe.training import SMALL
 from orchestrator.system import allowlist
 from orchestrator.system.digests import Digests, canonical_json
 from orchestrator.system.parse_cache import ParseCache
@@ -170,7 +171,7 @@ class ProjectInputs:
 
         ``embedded`` is the base model of this project.
         """
-        if name == "embedded":
+        if name == SMALL:
             return EMBEDDED_BASE if EMBEDDED_BASE.is_dir() else None
         candidates = [Path(name).expanduser()] if Path(name).is_absolute() or name.startswith("~") else []
         candidates += [folder / name for folder in self._folders]

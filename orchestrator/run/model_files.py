@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.recipe.training import SMALL
 from orchestrator.run import initial_weights, model_forms, model_headers
 from orchestrator.system import allowlist
 from orchestrator.weights.checks import Check, CheckStatus
@@ -39,39 +40,34 @@ def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
 
     A model may be missing, broken, another file, of another architecture, or a harmful pickle.
     """
-    result: list[Problem] = []
-    for key, name, sha256 in model_names(recipe):
-        where = f"{key} = {name}"
-        path = inputs.find(name)
-        if path is None:
-            result.append(_missing(where, name, recipe, inputs))
-            continue
-        if name != "embedded" and not allowlist.is_allowed_model(path, inputs.root, inputs.model_folders()):
-            what = f"{path} is neither in a model folder nor on the allow-list"
-            hint = f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe may read it; or $KRNK_MODELS"
-            result.append(Problem(where, what, hint))
-            continue
-        try:
-            digest = inputs.digests.of(path) if sha256 else ""
-            forms = [] if name == "embedded" else model_forms.problems(where, key, path, recipe)
-            what = "" if forms or path.is_dir() else _defect(path)
-        except OSError as error:
-            result.append(Problem(where, f"{path} cannot be read: {error.strerror}", f"chmod u+r {path}"))
-            continue
-        if forms:
-            result += forms
-        elif what:
-            result.append(Problem(where, f"{path} {what}", _again(recipe, key)))
-        elif sha256 and digest != sha256:
-            result.append(
-                Problem(where, f"is another file: SHA-256 {digest}", f"the recipe expects {sha256}; {_again(recipe, key)}")
-            )
-        elif key == "network.weights" and path.suffix.lower() == ".safetensors":
-            model = expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint))
-            result += initial_weights.problems(where, path, recipe, model)
-        elif name != "embedded":
-            result += model_headers.problems(where, key, path, recipe)
-    return result
+    return [problem for model in model_names(recipe) for problem in _of_model(recipe, inputs, *model)]
+
+
+def _of_model(recipe: Recipe, inputs: ProjectInputs, key: str, name: str, sha256: str) -> list[Problem]:
+    where, path, small = f"{key} = {name}", inputs.find(name), name == SMALL
+    if path is None:
+        return [_missing(where, name, recipe, inputs)]
+    if not small and not allowlist.is_allowed_model(path, inputs.root, inputs.model_folders()):
+        what = f"{path} is neither in a model folder nor on the allow-list"
+        hint = f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe may read it; or $KRNK_MODELS"
+        return [Problem(where, what, hint)]
+    try:
+        digest = inputs.digests.of(path) if sha256 else ""
+        forms = [] if small else model_forms.problems(where, key, path, recipe)
+        what = "" if forms or path.is_dir() else _defect(path)
+    except OSError as error:
+        return [Problem(where, f"{path} cannot be read: {error.strerror}", f"chmod u+r {path}")]
+    if forms:
+        return forms
+    if what:
+        return [Problem(where, f"{path} {what}", _again(recipe, key))]
+    if digest != sha256:
+        what = f"is another file: SHA-256 {digest}"
+        return [Problem(where, what, f"the recipe expects {sha256}; {_again(recipe, key)}")]
+    if key == "network.weights" and path.suffix.lower() == ".safetensors":
+        model = expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint))
+        return initial_weights.problems(where, path, recipe, model)
+    return [] if small else model_headers.problems(where, key, path, recipe)
 
 
 def checks(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
