@@ -59,15 +59,7 @@ def _read(words: list[str]) -> ImportedSettings:
     if not 8 <= len(words) <= 10:
         raise ValueError(f"has {len(words)} arguments; LoRA.bat takes 8 to 10")
     logic, dim_, rate_, steps_, source, output, model, *rest = words
-    match = _LOGIC.fullmatch(logic)
-    if match is None:
-        logics = [
-            f"{family}{alpha}-{optimizer}"
-            for family in ("Lora3x3", "Lora1x1", "Locon", "Loha")
-            for alpha in ("A1", "A50p")
-            for optimizer in ("AdamW8", "AdaFactor")
-        ]
-        raise ValueError(f"{logic} is not a learning logic of LoRA.bat{near_miss(logic, logics)}")
+    kind, alpha_rule, optimizer = _logic(logic)
     # clip_skip is the first number of the rest: the VAE before it, the LoRA to continue from after it.
     skip = next((index for index, word in enumerate(rest) if word.isdigit()), None)
     if skip is None or skip > 1 or len(rest) > skip + 2:
@@ -75,8 +67,8 @@ def _read(words: list[str]) -> ImportedSettings:
     for what, number in (("DIM", dim_), ("LR", rate_), ("STEPS", steps_)):
         if not number.isdigit() or not int(number):
             raise ValueError(f"{what} is {number}; takes a whole number")
-    dim, rate, kind = int(dim_), int(rate_), match[1].lower()
-    alpha = 1 if match[2].lower() == "a1" else dim // 2
+    dim, rate = int(dim_), int(rate_)
+    alpha = 1 if alpha_rule == "a1" else dim // 2
     if alpha < 1:
         raise ValueError(f"DIM is {dim}: half of it is not a valid alpha")
     settings = ImportedSettings(f"{output}-{kind}", "CharFramework")
@@ -102,7 +94,7 @@ def _read(words: list[str]) -> ImportedSettings:
         "max_train_steps": int(steps_),
         "pretrained_model_name_or_path": model,
         "clip_skip": int(rest[skip]),
-        "xformers": True,
+        "sdpa": True,
         "mixed_precision": "fp16",
         "save_precision": "fp16",
         "gradient_checkpointing": True,
@@ -110,7 +102,35 @@ def _read(words: list[str]) -> ImportedSettings:
         "max_data_loader_n_workers": 8,
         "seed": 31337,
     }
-    if match[3].lower() == "adamw8":
+    _set_optimizer(settings, optimizer, rate)
+    if vae is not None:
+        settings.options["vae"] = vae
+    if weights is not None:
+        settings.options["network_weights"] = weights
+    settings.note(Disposition.KEPT, "LOGIC", "network.family")
+    settings.note(Disposition.KEPT, "OUTPUT", why="the recipe's name, with the family")
+    settings.extra["charframework"] = source
+    settings.note(Disposition.CHANGED, "xformers", "training.attention", "replaced by the sdpa of today's torch")
+    return settings
+
+
+def _logic(text: str) -> tuple[str, str, str]:
+    """Return family, rule for alpha and optimizer of a learning logic."""
+    match = _LOGIC.fullmatch(text)
+    if match is None:
+        logics = [
+            f"{family}{alpha}-{optimizer}"
+            for family in ("Lora3x3", "Lora1x1", "Locon", "Loha")
+            for alpha in ("A1", "A50p")
+            for optimizer in ("AdamW8", "AdaFactor")
+        ]
+        raise ValueError(f"{text} is not a learning logic of LoRA.bat{near_miss(text, logics)}")
+    return match[1].lower(), match[2].lower(), match[3].lower()
+
+
+def _set_optimizer(settings: ImportedSettings, optimizer: str, rate: int) -> None:
+    """Set the optimizer, and its rates by the number LR."""
+    if optimizer == "adamw8":
         # set /a truncates: 44 of 100, not 44.4.
         rates = {"learning_rate": rate / 1e6, "text_encoder_lr": rate * 44 // 100 / 1e6}
         settings.options |= {"optimizer_type": "AdamW8bit", **rates, "lr_scheduler": "cosine_with_restarts"}
@@ -120,13 +140,3 @@ def _read(words: list[str]) -> ImportedSettings:
         settings.options |= {"optimizer_type": "adafactor"}
         settings.options["optimizer_args"] = {"relative_step": True, "scale_parameter": True, "warmup_init": False}
         settings.note(Disposition.CHANGED, "LR", why="AdaFactor computes its own rate; the number was a placeholder")
-    if vae is not None:
-        settings.options["vae"] = vae
-    if weights is not None:
-        settings.options["network_weights"] = weights
-    settings.note(Disposition.KEPT, "LOGIC", "network.family")
-    settings.note(Disposition.KEPT, "OUTPUT", why="the recipe's name, with the family")
-    settings.extra["charframework"] = source
-    settings.note(Disposition.CHANGED, "xformers", "training.attention", "replaced by the sdpa of today's torch")
-    settings.options["sdpa"] = settings.options.pop("xformers")
-    return settings

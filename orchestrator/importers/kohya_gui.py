@@ -42,25 +42,10 @@ def read(name: str, table: dict[str, Any], folder: Path | None = None) -> Import
         architectures.named(settings, *names.MODELS[chosen])
         settings.note(Disposition.KEPT, chosen, "base.architecture")
     kohya_gui_network.network(settings, values)
-    for key, value in values.items():
-        if key in names.READ or key in names.ARGUMENTS or key in names.OF_MODULE or key in names.MODELS:
-            continue
-        own = _own_option(settings, key)
-        if own and is_set(value):
-            settings.options[own] = value
-            settings.origin[own] = key
-        elif own:
-            continue
-        elif why := _not_passed(key, values):
-            if is_set(value):
-                settings.note(Disposition.LOST, key, why=why)
-        elif key == "max_grad_norm" and value == 0:
-            settings.options[key] = 1.0
-            settings.note(
-                Disposition.CHANGED, key, "training.max_grad_norm", "the GUI does not pass 0 on: sd-scripts clipped at 1.0"
-            )
-        elif is_set(value) or (key == "max_data_loader_n_workers" and value == 0):
-            _set(settings, key, value)
+    elsewhere = {*names.READ, *names.ARGUMENTS, *names.OF_MODULE, *names.MODELS}
+    for key in values:
+        if key not in elsewhere:
+            _option(settings, key, values)
     kohya_gui_network.rates(settings, values)
     kohya_gui_network.t5_rate(settings, values)
     _schedule(settings, values)
@@ -68,15 +53,35 @@ def read(name: str, table: dict[str, Any], folder: Path | None = None) -> Import
     _additional(settings, values.get("additional_parameters"))
     _set(settings, "max_resolution", values.get("max_resolution") or "512,512")
     settings.options.setdefault("train_batch_size", 1)
-    epochs = values.get("epoch")
+    _epochs(settings, values.get("epoch"))
+    sd_scripts_toml.add_images(settings, folder or Path())
+    return settings
+
+
+def _option(settings: ImportedSettings, key: str, values: dict[str, Any]) -> None:
+    """Set the option of a setting, or note why it has none."""
+    value = values[key]
+    if own := _own_option(settings, key):
+        if is_set(value):
+            settings.options[own], settings.origin[own] = value, key
+    elif why := _not_passed(key, values):
+        if is_set(value):
+            settings.note(Disposition.LOST, key, why=why)
+    elif key == "max_grad_norm" and value == 0:
+        settings.options[key] = 1.0
+        why = "the GUI does not pass 0 on: sd-scripts clipped at 1.0"
+        settings.note(Disposition.CHANGED, key, "training.max_grad_norm", why)
+    elif is_set(value) or (key == "max_data_loader_n_workers" and value == 0):
+        _set(settings, key, value)
+
+
+def _epochs(settings: ImportedSettings, epochs: Any) -> None:
     lengths = ("max_train_steps", "max_train_epochs", "dataset_config")
     if is_set(epochs) and not any(settings.options.get(key) for key in lengths):
         settings.extra["interface_epochs"] = epochs
     elif is_set(epochs):
         why = "the interface counts steps by it only where neither steps, epochs nor a dataset configuration are set"
         settings.note(Disposition.LOST, "epoch", why=why)
-    sd_scripts_toml.add_images(settings, folder or Path())
-    return settings
 
 
 def _leaves(table: dict[str, Any]) -> dict[str, Any]:
