@@ -214,25 +214,13 @@ def _unknown(header: Header, keys: list[str], *, alone: bool) -> Problem:
     return Problem(str(header.path), f"has keys of no family: {shown}", hint)
 
 
-def adapter(header: Header) -> Adapter:
-    """Group the tensors of a header into modules.
-
-    Raises:
-        RecipeError: keys of no family, or modules whose tensors are incomplete. That includes files that are not LoRAs, such
-            as checkpoints.
-    """
+def _groups(header: Header, keys: list[str]) -> tuple[dict[str, dict[str, str]], list[Problem]]:
+    """Return the key of each part by module, and problems of keys."""
     groups: dict[str, dict[str, str]] = {}
     problems: list[Problem] = []
     unknown: list[str] = []
-    if (other := foreign.describe(header)) is not None:
-        raise RecipeError(other)
-    header = peft.with_config(header)
-    bundled = tuple(key for key in header.entries if foreign.bundled(key))
-    for key in header.entries:
-        if key in bundled:
-            continue
-        split = names.split(key)
-        if split is None:
+    for key in keys:
+        if (split := names.split(key)) is None:
             unknown.append(key)
             continue
         name, part = split
@@ -240,6 +228,21 @@ def adapter(header: Header) -> Adapter:
             problems.append(Problem(name, f"has {part} twice: {groups[name][part]}, {key}"))
         else:
             groups[name][part] = key
+    return groups, problems + ([_unknown(header, unknown, alone=not groups)] if unknown else [])
+
+
+def adapter(header: Header) -> Adapter:
+    """Group the tensors of a header into modules.
+
+    Raises:
+        RecipeError: keys of no family, or modules whose tensors are incomplete. That includes files that are not LoRAs, such
+            as checkpoints.
+    """
+    if (other := foreign.describe(header)) is not None:
+        raise RecipeError(other)
+    header = peft.with_config(header)
+    bundled = tuple(key for key in header.entries if foreign.bundled(key))
+    groups, problems = _groups(header, [key for key in header.entries if key not in bundled])
     complete: dict[str, tuple[ModuleKind, dict[str, tuple[int, ...]]]] = {}
     for name, keys in sorted(groups.items()):
         shapes = {part: header.entries[key].shape for part, key in keys.items()}
@@ -255,8 +258,6 @@ def adapter(header: Header) -> Adapter:
             rank = kinds.rank(kind, shapes)
             if peft.stated_alpha(header.metadata, name, rank) not in (None, rank):
                 problems.append(Problem(name, "has a bias that PEFT multiplies by alpha / rank", peft.MERGE))
-    if unknown:
-        problems.append(_unknown(header, unknown, alone=not groups))
     if not problems and not complete:
         hint = "name a LoRA file" if header.entries else "it has metadata alone, and no tensor"
         problems.append(Problem(str(header.path), "holds no LoRA module", hint))

@@ -104,7 +104,7 @@ class BaseModel:
     def close(self) -> None:
         """Close the files."""
         for body in self._open:
-            body.__exit__(None, None, None)
+            body.close()
 
     def _rows(self, module: AdapterModule, outputs: int) -> tuple[int, int]:
         """Return the outputs of a layer that a module changes."""

@@ -20,7 +20,6 @@ from orchestrator.weights.io import file_formats
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
-    from types import TracebackType
 
 MAX_HEADER = 32 * 2**20
 """Longest header that is read. The format allows 100 MB, and a LoRA with a cover image needs about 1 MB."""
@@ -194,7 +193,11 @@ class Body:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def read(self, name: str) -> bytearray:
