@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from engine_recipes import load
 from headers import write
@@ -121,6 +122,15 @@ def test_a_file_of_another_training_is_named_with_the_difference(
     tmp_path: Path, file: Recipe, recipe: Recipe, expected: str
 ) -> None:
     assert expected in problems(saved(tmp_path / "old.safetensors", file), recipe)
+
+
+def test_an_alpha_of_any_type_is_compared(tmp_path: Path) -> None:
+    path = saved(tmp_path / "old.safetensors", made())
+    tensors = load_file(path)
+    whole = {name: tensor.astype(np.int64) if name.endswith(".alpha") else tensor for name, tensor in tensors.items()}
+    save_arrays(path, whole, {})
+    assert problems(path, made()) == ""
+    assert "has alpha 2 in 264 modules; network.alpha is 1" in problems(path, made(alpha=1.0))
 
 
 def test_another_form_is_named_with_the_command_that_converts_it(tmp_path: Path) -> None:
