@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engines.sdscripts import network_args
 from orchestrator.importers import layer_choices, lycoris_presets
@@ -11,7 +11,9 @@ from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.values import argument_value, number, path, take, whole
 from orchestrator.models.registry import ARCHITECTURES
 
-_FAMILIES: Final = ("lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft")
+if TYPE_CHECKING:
+    from orchestrator.recipe import Family
+
 _LYCORIS: Final = {"dropout": "dropout", "use_tucker": "tucker", "use_cp": "tucker", "bypass_mode": "bypass"}
 _NUMBERS: Final = re.compile(r"\s*\d+(\.\d+)?\s*(,\s*\d+(\.\d+)?\s*)*")
 _ALPHA: Final = "the trainer takes the rank for 0"
@@ -53,22 +55,7 @@ def network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dict
         elif value is not None:
             settings.note(Disposition.KEPT, key, why=_OFF)
     _dropout_and_preset(settings, remaining, args, table)
-    rest: dict[str, Any] = {}
-    kinds = network_args.taken(table["family"], ARCHITECTURES[settings.extra["architecture"]])
-    for key, item in args.items():
-        value = _network_argument(kinds, key, item)
-        if key in network_args.BLOCK_LISTS and not _NUMBERS.fullmatch(str(value)):
-            settings.note(Disposition.LOST, key, why=f"{str(value)[:60]!r} is no list of numbers")
-            continue
-        if key == "decompose_both" and value is False:
-            settings.note(Disposition.CHANGED, key, f"network.args.{key}", _TRUE_TEXT)
-            continue
-        if value in ("", None, False):  # 0, too
-            settings.note(Disposition.KEPT, key, why=_OFF)
-            continue
-        rest[key] = value
-        settings.note(Disposition.KEPT, key, f"network.args.{key}")
-    if rest:
+    if rest := _further(settings, args, table["family"]):
         table["args"] = rest
     weights = take(settings, remaining, "network_weights", "network.weights", path)
     if weights:
@@ -84,13 +71,13 @@ def _family(settings: ImportedSettings, module: str, args: dict[str, Any]) -> st
         family = {"lora": "locon"}.get(algo, algo)
     names = ("network_module", "algo") if args.pop("algo", None) else ("network_module",)
     own = entry.network_module
-    trained = _FAMILIES if entry.lycoris is None or module == own else entry.lycoris
+    trained = tuple(network_args.ARGS) if entry.lycoris is None or module == own else entry.lycoris
     if module in (own, "lycoris.kohya") and family in trained:
         for name in names:
             settings.note(Disposition.KEPT, name, "network.family")
         return family
     what = module if module != "lycoris.kohya" else f"LyCORIS {family}"
-    title = f" for {entry.title}" if family in _FAMILIES and module == "lycoris.kohya" else ""
+    title = f" for {entry.title}" if family in network_args.ARGS and module == "lycoris.kohya" else ""
     for name in names:
         settings.note(Disposition.LOST, name, "network.family", f"recipes cannot train {what}{title}; lora is used")
     for key in [*args]:
@@ -121,6 +108,24 @@ def _convolutions(settings: ImportedSettings, network: dict[str, Any], args: dic
     elif "conv_dim" in network and (alpha == 0 or (lycoris and network["alpha"] == 0)):
         network["conv_alpha"] = network["conv_dim"]
         settings.note(Disposition.CHANGED, "conv_alpha", "network.conv_alpha", _ALPHA)
+
+
+def _further(settings: ImportedSettings, args: dict[str, Any], family: Family) -> dict[str, Any]:
+    """Return the arguments without a recipe key of their own."""
+    rest: dict[str, Any] = {}
+    kinds = network_args.taken(family, ARCHITECTURES[settings.extra["architecture"]])
+    for key, item in args.items():
+        value = _network_argument(kinds, key, item)
+        if key in network_args.BLOCK_LISTS and not _NUMBERS.fullmatch(str(value)):
+            settings.note(Disposition.LOST, key, why=f"{str(value)[:60]!r} is no list of numbers")
+        elif key == "decompose_both" and value is False:
+            settings.note(Disposition.CHANGED, key, f"network.args.{key}", _TRUE_TEXT)
+        elif value in ("", None, False):  # 0, too
+            settings.note(Disposition.KEPT, key, why=_OFF)
+        else:
+            rest[key] = value
+            settings.note(Disposition.KEPT, key, f"network.args.{key}")
+    return rest
 
 
 def _network_argument(kinds: dict[str, str], key: str, item: Any) -> Any:

@@ -66,7 +66,7 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
     part = _part(entry, prediction)
     if not part:
         raise RecipeError(Problem(where, f"{path} is {entry.title}, for which there is no part in recipes/_base", ""))
-    settings = tomllib.loads((compose.library() / f"{part}.toml").read_text("utf-8"))
+    settings = _read(part)
     if settings.get("base", {}).get("architecture", architecture) != architecture:
         table["architecture"] = architecture
     transformer = not entry.model.targets.convolutions
@@ -83,15 +83,19 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
         network,
         unset,
         reads_clip,
-        sizes=_sizes(settings),
+        sizes=tuple(_first(settings, "dataset", "sizes") or ()),
         note=f"{path.name} is {entry.title}{words}: the recipes extend {part}{other}",
     )
 
 
-def _sizes(part: dict[str, Any]) -> tuple[int, ...]:
-    """Return the sizes of a part, or of the parts that it extends."""
-    parents = [tomllib.loads((compose.library() / f"{name}.toml").read_text("utf-8")) for name in part.get("extends", [])]
-    return next((tuple(each["dataset"]["sizes"]) for each in (part, *parents) if "sizes" in each.get("dataset", {})), ())
+def _read(part: str) -> dict[str, Any]:
+    return tomllib.loads((compose.library() / f"{part}.toml").read_text("utf-8"))
+
+
+def _first(part: dict[str, Any], table: str, key: str) -> Any:
+    """Return a value of a part, or of the first of its parents with one."""
+    parents = (_read(name) for name in part.get("extends", []))
+    return next((each[table][key] for each in (part, *parents) if key in each.get(table, {})), None)
 
 
 def _part(entry: Architecture, prediction: str) -> str:
@@ -99,10 +103,7 @@ def _part(entry: Architecture, prediction: str) -> str:
     best = ("", 0)
     for path in sorted((compose.library() / "_base").glob("*.toml")):
         table = tomllib.loads(path.read_text("utf-8"))
-        parents = [tomllib.loads((compose.library() / f"{name}.toml").read_text("utf-8")) for name in table.get("extends", [])]
-        named = next(
-            (each["base"]["architecture"] for each in (table, *parents) if "architecture" in each.get("base", {})), None
-        )
+        named = _first(table, "base", "architecture")
         if named not in ARCHITECTURES or ARCHITECTURES[named].trainer_script != entry.trainer_script:
             continue
         velocity = bool(table.get("training", {}).get("options", {}).get("v_parameterization"))
