@@ -93,13 +93,13 @@ class Workspace:
         for each in loaded:
             own, missing = self._counted([each.own], need_steps=need_steps) if each.own is not None else ([], [])
             problems += missing
-            recipe = each.recipe
+            recipe, counted = each.recipe, replace(each, own=own[0] if own else None)
             if recipe.training.epochs is None:
-                result.append(replace(each, own=own[0] if own else None))
+                result.append(counted)
                 continue
             steps = buckets.steps(self.inputs.counts(recipe).batches_per_epoch, recipe.training)
             if not steps and not need_steps:
-                result.append(replace(each, own=own[0] if own else None))
+                result.append(counted)
                 continue
             if not steps:
                 where, epochs = f"{recipe.name}: training.epochs", recipe.training.epochs
@@ -108,7 +108,7 @@ class Workspace:
                 problems.append(loader.locate(each, Problem(where, what, hint)))
                 continue
             training = recipe.training.model_copy(update={"steps": steps, "epochs": None})
-            counted = replace(each, recipe=recipe.model_copy(update={"training": training}), own=own[0] if own else None)
+            counted = replace(counted, recipe=recipe.model_copy(update={"training": training}))
             conflicts = [Problem(f"{recipe.name}: {key}", message) for key, message in check(counted.recipe)]
             problems += [loader.locate(each, problem) for problem in conflicts]
             result.append(counted)
