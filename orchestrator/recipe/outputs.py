@@ -104,6 +104,11 @@ class Render(Table):
     options: Annotated[dict[str, Option], WhereFilled] = {}
     """Further options of the script that draws (offload, vae_chunk_size, …), checked against its parser."""
 
+    @property
+    def enlargement(self) -> int:
+        """Return the factor by which grids enlarge small images."""
+        return max(1, 256 // self.width)
+
     def sides(self) -> dict[str, int]:
         """Return all set widths and heights in pixels, by dotted key."""
         tables: dict[str, Render | Prompt] = {"render": self}

@@ -160,13 +160,13 @@ def save(image: Image.Image, path: Path, texts: dict[str, str]) -> None:
         image.save(part, "PNG", pnginfo=info, compress_level=6)
 
 
-def save_webp(image: Image.Image, path: Path, quality: int = 90) -> None:
+def save_webp(image: Image.Image, path: Path) -> None:
     """Write a WebP, shrunk to the format's limit of 16383 pixels a side."""
     if max(image.size) > WEBP_SIDE:
         factor = WEBP_SIDE / max(image.size)
         image = image.resize((int(image.width * factor), int(image.height * factor)), Image.Resampling.LANCZOS)
     with draft(path) as part:
-        image.save(part, "WEBP", quality=quality, method=4)
+        image.save(part, "WEBP", quality=90, method=4)
 
 
 def texts(rows: Sequence[str], columns: Sequence[GridColumn], title: str, parameters: dict[str, str]) -> dict[str, str]:

@@ -58,7 +58,7 @@ def _by_prompt(recipe: Recipe, axes: Sequence[Axis], rendered: Sequence[RecipeVa
         for variant in rendered
         if variant.folder is not None
     ]
-    files = grid.write(folder, stem, rows, _columns(recipe), title=recipe.name, scale=_scale(recipe))
+    files = grid.write(folder, stem, rows, _columns(recipe), title=recipe.name, scale=recipe.render.enlargement)
     return files[:1]
 
 
@@ -77,13 +77,11 @@ def _crossed(recipe: Recipe, axes: Sequence[Axis], rendered: Sequence[RecipeVari
         columns = [grid.GridColumn("-".join(values), label(across, values), column.prompt) for values in heads]
         paths = [[cells[row, *values] for values in heads] for row in down.values]
         title = f"{recipe.name}, {column.label}"
-        files += grid.write_cells(folder, f"{stem}-{column.name}", rows, columns, paths, title=title, scale=_scale(recipe))[:1]
+        files += grid.write_cells(
+            folder, f"{stem}-{column.name}", rows, columns, paths, title=title, scale=recipe.render.enlargement
+        )[:1]
     return files
 
 
 def _columns(recipe: Recipe) -> list[grid.GridColumn]:
     return [grid.GridColumn(**column) for column in recipe.columns()]
-
-
-def _scale(recipe: Recipe) -> int:
-    return max(1, 256 // recipe.render.width)

@@ -101,7 +101,7 @@ def _grid(step: Step, plan: Plan, store: Store) -> Command:
         "rows": rows,
         "columns": recipes[0].columns(),
         "title": step.owner,
-        "scale": max(1, 256 // recipes[0].render.width),
+        "scale": recipes[0].render.enlargement,
     }
     return _program("orchestrator.release.grid", work, request)
 
@@ -119,7 +119,7 @@ def _release(step: Step, recipe: Recipe, plan: Plan, store: Store, root: Path) -
         "images": str(store.folder(render)) if render else None,
         "columns": recipe.columns(),
         "folders": {str(other.kind): str(store.folder(other)) for other in before},
-        "scale": max(1, 256 // recipe.render.width),
+        "scale": recipe.render.enlargement,
     }
     return _program("orchestrator.release", work, request)
 
