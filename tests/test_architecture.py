@@ -1,4 +1,7 @@
-"""The shape of the program: arrows between rooms go one way, and the parent process stays light."""
+"""The shape of the program.
+
+Arrows between rooms go one way, and the parent process stays light.
+"""
 
 from __future__ import annotations
 

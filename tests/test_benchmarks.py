@@ -1,4 +1,7 @@
-"""The benchmarks in small: each still measures what it names. Times are not tested."""
+"""The benchmarks in small: each still measures what it names.
+
+Times are not tested.
+"""
 
 from __future__ import annotations
 

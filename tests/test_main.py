@@ -1,4 +1,7 @@
-"""The door of the program: a Python that cannot run it gets one sentence, and hints work as they stand."""
+"""The door of the program.
+
+A Python that cannot run it gets one sentence, and hints work as they stand.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The set-ups of benchmarks/broken_setups.py: every cause is named, and a working one has no error."""
+"""The set-ups of benchmarks/broken_setups.py.
+
+Every cause is named, and a working one has no error.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Odd values of a recipe: ``plan`` refuses those that fail later, and warns of those that seldom train well."""
+"""Odd values of a recipe.
+
+``plan`` refuses those that fail later, and warns of those that seldom train well.
+"""
 
 from __future__ import annotations
 

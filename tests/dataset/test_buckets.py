@@ -1,4 +1,7 @@
-"""Bucket arithmetic: by hand, against numbers recorded from sd-scripts, and through the embedded trainer's loader."""
+"""Bucket arithmetic.
+
+By hand, against numbers recorded from sd-scripts, and through the embedded trainer's loader.
+"""
 
 from __future__ import annotations
 

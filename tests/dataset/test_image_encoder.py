@@ -1,4 +1,7 @@
-"""An ONNX image encoder: preprocessing, embeddings, and files that are none."""
+"""An ONNX image encoder.
+
+Preprocessing, embeddings, and files that are none.
+"""
 
 from __future__ import annotations
 

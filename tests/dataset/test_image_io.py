@@ -127,7 +127,10 @@ def test_saved_pixels_are_unchanged(tmp_path: Path, width: int, height: int) -> 
 
 @pytest.mark.parametrize("way", ["lanczos", "area"])
 def test_downscaling_averages_and_does_not_pick(way: str) -> None:
-    """Dropped pixels would make stripes of a fine pattern. Averaging makes it even."""
+    """Dropped pixels would make stripes of a fine pattern.
+
+    Averaging makes it even.
+    """
     stripes = np.zeros((120, 120, 3), np.uint8)
     stripes[:, ::2] = 255
     small = np.asarray(image_io.resized(Image.fromarray(stripes), (40, 40), way)).astype(int)

@@ -26,7 +26,10 @@ def test_sources_name_every_file_that_matters(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_charframework_is_another_one_when_its_repeats_change() -> None:
-    """Its name contains them: 4_krnk. The folder of other images is not part of the key."""
+    """Its name contains them: 4_krnk.
+
+    The folder of other images is not part of the key.
+    """
     reading = {"reading": "charframework"}
     four, eight, elsewhere = (
         key_params(described(sources={"k": {"images": images, **reading}})) for images in ("a/4_krnk", "a/8_krnk", "b/4_krnk")

@@ -1,4 +1,7 @@
-"""Commands of scripts: continuation, quotes, comments, variables and arrays."""
+"""Commands of scripts.
+
+Continuation, quotes, comments, variables and arrays.
+"""
 
 from __future__ import annotations
 

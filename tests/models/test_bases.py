@@ -1,4 +1,7 @@
-"""Facts of the base models: sizes by published numbers, limits of the trainer, layers outside of blocks."""
+"""Facts of the base models.
+
+Sizes by published numbers, limits of the trainer, layers outside of blocks.
+"""
 
 from __future__ import annotations
 

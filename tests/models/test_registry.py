@@ -1,4 +1,7 @@
-"""The architectures: one entry each, complete, and identified by module names."""
+"""The architectures.
+
+One entry each, complete, and identified by module names.
+"""
 
 from __future__ import annotations
 

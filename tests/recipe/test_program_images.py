@@ -1,4 +1,7 @@
-"""Images that come with the program: found from every project, allowed, and packaged."""
+"""Images that come with the program.
+
+Found from every project, allowed, and packaged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Metadata of a released file: hashes, entries of Additional Networks, regions."""
+"""Metadata of a released file.
+
+Hashes, entries of Additional Networks, regions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The proposal among saved steps: Pareto front, ranks, ties, and the reason."""
+"""The proposal among saved steps.
+
+Pareto front, ranks, ties, and the reason.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Requests of the release programs: unreadable files, missing keys, recipes of another version."""
+"""Requests of the release programs.
+
+Unreadable files, missing keys, recipes of another version.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The [select] of a recipe: kept steps, the grid that `run` ends with, the plan's prediction."""
+"""The [select] of a recipe.
+
+Kept steps, the grid that `run` ends with, the plan's prediction.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The verb select: numbers of saved steps, the kept table, the released step."""
+"""The verb select.
+
+Numbers of saved steps, the kept table, the released step.
+"""
 
 from __future__ import annotations
 

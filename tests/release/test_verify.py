@@ -1,4 +1,7 @@
-"""Verification of a release: every changed, added, missing or forged part is named."""
+"""Verification of a release.
+
+Every changed, added, missing or forged part is named.
+"""
 
 from __future__ import annotations
 

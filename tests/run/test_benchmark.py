@@ -1,4 +1,7 @@
-"""Benchmark of a training: real trial steps, kept results, and failures with a reason."""
+"""Benchmark of a training.
+
+Real trial steps, kept results, and failures with a reason.
+"""
 
 from __future__ import annotations
 

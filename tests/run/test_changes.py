@@ -1,4 +1,7 @@
-"""The reason of a step whose key changed: the difference to its newest record."""
+"""The reason of a step whose key changed.
+
+The difference to its newest record.
+"""
 
 from __future__ import annotations
 

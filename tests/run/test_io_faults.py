@@ -1,4 +1,7 @@
-"""Every single write fails in turn: an error with its path, nothing incomplete, and a rerun that ends well."""
+"""Every single write fails in turn.
+
+An error with its path, nothing incomplete, and a rerun that ends well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Steps with the same key: one training for recipes that differ in what follows it."""
+"""Steps with the same key.
+
+One training for recipes that differ in what follows it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Commands of a plan for a shell: in the written folder they run to the end."""
+"""Commands of a plan for a shell.
+
+In the written folder they run to the end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fixtures of the tests with the real sd-scripts: checkout, a random model of real size, a small project."""
+"""Fixtures of the tests with the real sd-scripts.
+
+Checkout, a random model of real size, a small project.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Print sd-scripts' view of dataset TOML files as one JSON line. Runs in its environment, with its checkout as cwd.
+"""Print sd-scripts' view of dataset TOML files as one JSON line.
+
+Runs in its environment, with its checkout as cwd.
 
 ``python count_batches.py dataset.toml…``: num train images, num reg images, batches per epoch, buckets with their counts, and
 for every image its file, caption, repeats, bucket, and the size it is resized to.

@@ -1,4 +1,6 @@
-"""Run a script of sd-scripts with small models: ``python launch_small.py SCRIPT ARGUMENTS``. For sd-scripts' Python.
+"""Run a script of sd-scripts with small models.
+
+``python launch_small.py SCRIPT ARGUMENTS``. For sd-scripts' Python.
 
 sd-scripts states the sizes of its models in its source. They are replaced while the modules are imported; the checkout and the
 script stay as they are. Anything else than a script is run by Python itself.

@@ -1,4 +1,6 @@
-"""Write the random models of an architecture and their tokenizers: ``launch_small.py make_small.py ARCHITECTURE FOLDER``.
+"""Write the random models of an architecture and their tokenizers.
+
+``launch_small.py make_small.py ARCHITECTURE FOLDER``.
 
 Names and shapes are those of the modules that sd-scripts itself builds; without ``launch_small.py`` they have their full size.
 Nothing is downloaded.
@@ -95,7 +97,10 @@ def of(module: torch.nn.Module, prefix: str = "") -> Shapes:
 
 
 def save(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype = BF16) -> None:
-    """Write random weights, tensor by tensor. Vectors are norms and biases: ones and zeros."""
+    """Write random weights, tensor by tensor.
+
+    Vectors are norms and biases: ones and zeros.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():

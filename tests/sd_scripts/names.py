@@ -1,4 +1,6 @@
-"""Print the names of the parts of sd-scripts' models as JSON. Runs in its environment, without weights.
+"""Print the names of the parts of sd-scripts' models as JSON.
+
+Runs in its environment, without weights.
 
 ``python names.py CHECKOUT UNET_CONFIG``: "sd1" maps the keys of an original SD1 checkpoint to those of diffusers;
 "sdxl" lists the linear and convolution layers inside modules that LoRA and LyCORIS name by class, with their sizes.

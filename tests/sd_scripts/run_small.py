@@ -1,4 +1,7 @@
-"""Run the orchestrator with the sizes of the small models: ``python run_small.py VERB …``."""
+"""Run the orchestrator with the sizes of the small models.
+
+``python run_small.py VERB …``.
+"""
 
 from __future__ import annotations
 

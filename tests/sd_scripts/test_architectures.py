@@ -144,7 +144,10 @@ def test_images_are_drawn_during_a_training(small_project: SmallProject, archite
 
 
 def test_a_training_starts_from_the_lora_of_another(small_project: SmallProject) -> None:
-    """The trainer finds every tensor of a file that the check accepts. A file of another rank and alpha is refused."""
+    """The trainer finds every tensor of a file that the check accepts.
+
+    A file of another rank and alpha is refused.
+    """
     words = ("--only", "dataset", "--only", "train")
     first = small_project.write("start-flux", "flux", unet_lr=1e-3)
     small_project.call("run", first, *words)

@@ -1,4 +1,7 @@
-"""Predictions and built datasets against sd-scripts' own loader: numbers, buckets, sizes and captions."""
+"""Predictions and built datasets against sd-scripts' own loader.
+
+Numbers, buckets, sizes and captions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Train Anima and SDXL at their full size, two steps on the CPU: with SLOW=1.
+"""Train Anima and SDXL at their full size, two steps on the CPU.
+
+With SLOW=1.
 
 Anima takes 6 GB of memory and SDXL 16, each some minutes and its size on the disk.
 """

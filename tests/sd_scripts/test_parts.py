@@ -1,4 +1,7 @@
-"""This project's copies of sd-scripts' facts, against the checkout: options, names, tokenizer, resize."""
+"""This project's copies of sd-scripts' facts, against the checkout.
+
+Options, names, tokenizer, resize.
+"""
 
 from __future__ import annotations
 

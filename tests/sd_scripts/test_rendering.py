@@ -62,7 +62,10 @@ def recipe_of(project: SmallProject, architecture: str, **tables: Any) -> Recipe
 
 
 def files_of(project: SmallProject, architecture: str, folder: Path) -> dict[str, Path]:
-    """Return an architecture's model files. The script of SD3 takes the VAE of the checkpoint only."""
+    """Return an architecture's model files.
+
+    The script of SD3 takes the VAE of the checkpoint only.
+    """
     models, entry = small.model(project.models, architecture), ARCHITECTURES[architecture]
     (checkpoint,) = models.glob("dit*")
     files = {file.option: next(models.glob(f"{file.option}*")) for file in entry.files}
@@ -83,7 +86,10 @@ def files_of(project: SmallProject, architecture: str, folder: Path) -> dict[str
 
 
 def write_lora(recipe: Recipe, path: Path, *, text: bool | None = None) -> Path:
-    """Write random tensors of the recipe's network, large enough to be seen. ``text``: of the text encoders alone or not."""
+    """Write random tensors of the recipe's network, large enough to be seen.
+
+    ``text``: of the text encoders alone or not.
+    """
     random, tensors = np.random.default_rng(0), {}
     for layer in expected_tensors.modules(recipe, small.small(ARCHITECTURES[recipe.base.architecture]).model):
         if text is not None and layer.text is not text:

@@ -1,4 +1,6 @@
-"""The whole pipeline with the real sd-scripts on a CPU: three algorithms of krnk at their released size, two steps each.
+"""The whole pipeline with the real sd-scripts on a CPU.
+
+Three algorithms of krnk at their released size, two steps each.
 
 Slow: some minutes each on two idle cores. $KRNK_TEST_SD15 keeps the random model, $KRNK_TEST_PROJECT the project and its
 runs, so that a second run of these tests finds every step cached and only checks the results.

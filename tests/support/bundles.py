@@ -1,4 +1,7 @@
-"""Releases of made runs: their folders, copies, forged files and failed checks."""
+"""Releases of made runs.
+
+Their folders, copies, forged files and failed checks.
+"""
 
 from __future__ import annotations
 

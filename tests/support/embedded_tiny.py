@@ -132,7 +132,10 @@ def loha(preset: Path, *more: str) -> tuple[str, ...]:
 
 
 def arguments(base: Path, toml: Path, out: Path, *more: str, **options: Any) -> list[str]:
-    """Return arguments of a short training. ``options`` replace them, None removes one."""
+    """Return arguments of a short training.
+
+    ``options`` replace them, None removes one.
+    """
     values: dict[str, Any] = {
         "pretrained_model_name_or_path": base,
         "dataset_config": toml,

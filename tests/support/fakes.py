@@ -1,4 +1,6 @@
-"""A quick trainer that prints like sd-scripts and fails on demand. The fake engine runs it as a program.
+"""A quick trainer that prints like sd-scripts and fails on demand.
+
+The fake engine runs it as a program.
 
 It is no stand-in for the engines' own tests: it exists so that the runner can be shown every way a trainer can end.
 """

@@ -1,4 +1,7 @@
-"""The orchestrator as a process of its own, with the fake trainer: ``python fault_run.py PROJECT``. Killed by test_faults."""
+"""The orchestrator as a process of its own, with the fake trainer.
+
+``python fault_run.py PROJECT``. Killed by test_faults.
+"""
 
 from __future__ import annotations
 

@@ -145,7 +145,10 @@ class Killer:
         return [work for work in found if child_status.alive(work)]
 
     def kill(self, running: Running, victim: str, part: str = "") -> None:
-        """Kill ``victim``, of a child ``part`` (default: any). Without a living child, kill the orchestrator."""
+        """Kill ``victim``, of a child ``part`` (default: any).
+
+        Without a living child, kill the orchestrator.
+        """
         works = self.works()
         victim = victim if works else "parent"
         if victim in ("parent", "both"):

@@ -429,7 +429,10 @@ def picture(rng: random.Random) -> bytes:
 
 
 def make_folder(rng: random.Random) -> bytes:
-    """Return a folder as lines: a name, a tab, its content in hexadecimal. A content of "/" is a folder, of "@" a link."""
+    """Return a folder as lines: a name, a tab, its content in hexadecimal.
+
+    A content of "/" is a folder, of "@" a link.
+    """
     lines = []
     for _ in range(rng.randrange(1, 6)):
         stem = rng.choice((f"f0{rng.randrange(9)}", "b12", word(rng).replace("\t", " ").replace("\n", " ")))

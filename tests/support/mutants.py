@@ -242,7 +242,10 @@ def measure(folder: Path, copy: Path) -> Reach:
 
 
 def _not_copied(folder: str, names: list[str]) -> set[str]:
-    """Return what a copy of the repository does without. Test data can have a folder ``runs`` of their own."""
+    """Return what a copy of the repository does without.
+
+    Test data can have a folder ``runs`` of their own.
+    """
     built = {".git", "runs", "third_party"} if Path(folder) == ROOT else set()
     return built.intersection(names) | shutil.ignore_patterns(".venv*", "__pycache__")(folder, names)
 

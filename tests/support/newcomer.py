@@ -1,4 +1,7 @@
-"""Files of a person who reads the documentation: an old LoRA, and a demo profile that trains two steps."""
+"""Files of a person who reads the documentation.
+
+An old LoRA, and a demo profile that trains two steps.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ _SMALLER = {"steps = 300": "steps = 2", "state_every_n_steps = 50": "", "steps =
 
 
 def write_smaller_demo(root: Path, project: Path) -> None:
-    """Write a smaller demo profile. A part of a project replaces the one of the program."""
+    """Write a smaller demo profile.
+
+    A part of a project replaces the one of the program.
+    """
     profiles = root / "recipes" / "_profiles"
     profiles.mkdir(parents=True, exist_ok=True)
     demo = (project / "recipes" / "_profiles" / "demo.toml").read_text("utf-8")

@@ -1,4 +1,7 @@
-"""Commands that the program shows: in the front pages, in --help, in messages; and a clone to run them in."""
+"""Commands that the program shows.
+
+In the front pages, in --help, in messages; and a clone to run them in.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The fork server: a crash ends one step, memory does not grow, and the server ends with the orchestrator."""
+"""The fork server.
+
+A crash ends one step, memory does not grow, and the server ends with the orchestrator.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Characters of one's own: their drawings, and the reader of their colours."""
+"""Characters of one's own.
+
+Their drawings, and the reader of their colours.
+"""
 
 from __future__ import annotations
 

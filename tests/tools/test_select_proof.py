@@ -1,4 +1,7 @@
-"""The proof of select: rank correlation, promises, and trainings that save their steps."""
+"""The proof of select.
+
+Rank correlation, promises, and trainings that save their steps.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Files of other forms are named in one sentence: one problem for one cause."""
+"""Files of other forms are named in one sentence.
+
+One problem for one cause.
+"""
 
 from __future__ import annotations
 

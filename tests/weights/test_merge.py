@@ -1,4 +1,7 @@
-"""Block weights: exact for every family that can be scaled, refused for the others."""
+"""Block weights.
+
+Exact for every family that can be scaled, refused for the others.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Options of merge and resize: a recipe's tables, the requests of steps and the command line become the same value."""
+"""Options of merge and resize.
+
+A recipe's tables, the requests of steps and the command line become the same value.
+"""
 
 from __future__ import annotations
 

@@ -257,7 +257,10 @@ def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
 
 
 def test_a_rank_above_those_of_the_file_is_refused(tmp_path: Path) -> None:
-    """sd-scripts fills the factors up with zeros. A step of a recipe does the same, a person is told."""
+    """sd-scripts fills the factors up with zeros.
+
+    A step of a recipe does the same, a person is told.
+    """
     source, output = decaying_lora(tmp_path / "in.safetensors", rank=4), tmp_path / "out.safetensors"
     for rank in (4, 999):
         with pytest.raises(RecipeError, match=f"has ranks up to 4, and {rank} is not smaller: there is nothing to reduce"):

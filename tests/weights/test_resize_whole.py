@@ -1,4 +1,7 @@
-"""Compression of modules by their whole delta: with the base model, and large LoKr."""
+"""Compression of modules by their whole delta.
+
+With the base model, and large LoKr.
+"""
 
 from __future__ import annotations
 

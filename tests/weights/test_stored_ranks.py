@@ -1,4 +1,7 @@
-"""Ranks and alphas of a conversion in the metadata: unsound entries are left out."""
+"""Ranks and alphas of a conversion in the metadata.
+
+Unsound entries are left out.
+"""
 
 from __future__ import annotations
 

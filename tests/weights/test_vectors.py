@@ -1,4 +1,7 @@
-"""Norms and biases have no rank: they pass through every verb, and are counted."""
+"""Norms and biases have no rank.
+
+They pass through every verb, and are counted.
+"""
 
 from __future__ import annotations
 

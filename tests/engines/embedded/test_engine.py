@@ -1,4 +1,7 @@
-"""The engine module: its version covers every file that decides a training's result."""
+"""The engine module.
+
+Its version covers every file that decides a training's result.
+"""
 
 from __future__ import annotations
 

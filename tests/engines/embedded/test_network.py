@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def test_networks_lora_equals_the_sum_of_outputs(base: Path) -> None:
-    """With dropout, networks.lora adds the output of the adapter. Without it, stacks rebuild the weight."""
+    """With dropout, networks.lora adds the output of the adapter.
+
+    Without it, stacks rebuild the weight.
+    """
     here, there = model.load(base), model.load(base)
     stacked = network.build(here, network_spec.read(tiny.parsed(base, *tiny.LORA)))
     tensors = tiny.randomized(stacked)

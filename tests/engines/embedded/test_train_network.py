@@ -1,4 +1,7 @@
-"""The embedded trainer on a model of a few thousand parameters: files, output, errors."""
+"""The embedded trainer on a model of a few thousand parameters.
+
+Files, output, errors.
+"""
 
 from __future__ import annotations
 

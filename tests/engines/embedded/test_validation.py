@@ -1,4 +1,7 @@
-"""The loss on held-out images: due steps, fixed noise, no effect on the training."""
+"""The loss on held-out images.
+
+Due steps, fixed noise, no effect on the training.
+"""
 
 from __future__ import annotations
 

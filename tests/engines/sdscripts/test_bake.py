@@ -1,4 +1,7 @@
-"""Baking a LoRA and folding a Tucker LoCon: exactly W + multiplier * delta."""
+"""Baking a LoRA and folding a Tucker LoCon.
+
+Exactly W + multiplier * delta.
+"""
 
 from __future__ import annotations
 

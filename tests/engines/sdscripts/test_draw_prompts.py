@@ -90,7 +90,10 @@ def test_a_lora_that_is_not_merged_whole_fails(tmp_path: Path) -> None:
 
 
 def test_tokenizers_are_shown_as_a_cache_of_the_hub(tmp_path: Path) -> None:
-    """In both layouts of --tokenizer_cache_dir. With one missing the script asks the Hub."""
+    """In both layouts of --tokenizer_cache_dir.
+
+    With one missing the script asks the Hub.
+    """
     names = ["google_t5-v1_1-xxl", "google_gemma-2-2b", "models--google--byt5-small"]
     folder = tmp_path / "tokenizers"
     kept = [folder / f"models--google--{name}" / "snapshots" / "abc" for name in ("gemma-2-2b", "byt5-small")]

@@ -1,4 +1,7 @@
-"""The trainers' output: real logs of good, resumed, lost and empty runs, and hostile pieces."""
+"""The trainers' output.
+
+Real logs of good, resumed, lost and empty runs, and hostile pieces.
+"""
 
 from __future__ import annotations
 

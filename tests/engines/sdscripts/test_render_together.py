@@ -1,4 +1,7 @@
-"""Several LoRAs in one process of the renderer: groups, arguments and prompt lines of both engines."""
+"""Several LoRAs in one process of the renderer.
+
+Groups, arguments and prompt lines of both engines.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checks of a finished training: log, tensor names, shapes, bytes, metadata, finite numbers."""
+"""Checks of a finished training.
+
+Log, tensor names, shapes, bytes, metadata, finite numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Images during a training: the lines that each trainer reads, and settings of `render` that it ignores or rejects."""
+"""Images during a training.
+
+The lines that each trainer reads, and settings of `render` that it ignores or rejects.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The Ray executor on a real cluster of two nodes: shared runs folder or storage, a node killed mid-run, ^C."""
+"""The Ray executor on a real cluster of two nodes.
+
+Shared runs folder or storage, a node killed mid-run, ^C.
+"""
 
 from __future__ import annotations
 
