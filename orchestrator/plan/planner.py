@@ -64,6 +64,10 @@ class Plan:
         """Return the step of a kind of one recipe."""
         return next(step for step in self.of(recipe) if step.kind is kind)
 
+    def dataset_recipe(self, owner: str) -> Recipe:
+        """Return a recipe whose built dataset has the name ``owner``."""
+        return next(recipe for recipe in self.recipes.values() if recipe.built_dataset() == owner)
+
     def lora_name(self, step: Step) -> str:
         """Return the name of the LoRA file of a step that trains or changes it."""
         return self.recipes[step.recipe].step_file() if step.kind is StepKind.TRAIN else f"{step.recipe}.safetensors"

@@ -46,7 +46,7 @@ def problems(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectIn
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
         lacking += outside_paths(plan.recipes[name], inputs.root)
     owners = dict.fromkeys(step.owner for step in due if step.kind is StepKind.DATASET)
-    built = [next(recipe for recipe in plan.recipes.values() if recipe.built_dataset() == owner) for owner in owners]
+    built = [plan.dataset_recipe(owner) for owner in owners]
     for recipe in built:
         lacking += images(recipe, inputs)
     needs_engine = dict.fromkeys(step.recipe for step in due if step.recipe and step.kind in _NEEDS_ENGINE)

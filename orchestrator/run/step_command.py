@@ -35,7 +35,7 @@ def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None
     work = store.work(step)
     recipe = plan.recipes.get(step.recipe)
     if step.kind is StepKind.DATASET:
-        owner = next(recipe for recipe in plan.recipes.values() if recipe.built_dataset() == step.owner)
+        owner = plan.dataset_recipe(step.owner)
         request = {"dataset": owner.dataset.model_dump(mode="json"), "root": str(root), "output": str(work)}
         if owner.training.validation is not None:
             request["validation"] = owner.training.validation.model_dump(mode="json")

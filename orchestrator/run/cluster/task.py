@@ -86,7 +86,7 @@ def sub_plan(plan: Plan, step: Step) -> Plan:
     steps = [plan.by_name[name] for name in names]
     recipes = {each.recipe: plan.recipes[each.recipe] for each in [*steps, step] if each.recipe}
     if step.kind is StepKind.DATASET:
-        owner = next(recipe for recipe in plan.recipes.values() if recipe.built_dataset() == step.owner)
+        owner = plan.dataset_recipe(step.owner)
         recipes[owner.name] = owner
     return Plan((*steps, step), recipes)
 
