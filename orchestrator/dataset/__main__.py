@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from orchestrator.dataset.build import build
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.recipe import Dataset, Validation
+from orchestrator.system.terminal import print_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,17 +35,13 @@ def main(argv: Sequence[str]) -> int:
         match list(argv):
             case ["build", request]:
                 dataset, validation, root, output = _request(Path(request))
-                build(dataset, root, output, _progress, validation)
+                build(dataset, root, output, print_progress, validation)
             case _:
                 raise RecipeError(Problem("orchestrator.dataset", f"takes one verb and one file, not {list(argv)}", _USAGE))
     except OrchestratorError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def _progress(done: int, total: int, note: str) -> None:
-    print("PROGRESS", json.dumps({"done": done, "total": total, "note": note}, ensure_ascii=False), flush=True)
 
 
 def _request(path: Path) -> tuple[Dataset, Validation | None, Path, Path]:

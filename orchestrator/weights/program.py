@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError, near_miss
+from orchestrator.system.terminal import print_progress
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
@@ -85,7 +86,7 @@ def _request(path: Path) -> dict[str, Any]:
 def _progress(verb: str) -> Callable[[int, int, str], None]:
     def progress(done: int, total: int, note: str) -> None:
         if done % _EVERY == 0 or done == total:
-            print("PROGRESS " + json.dumps({"done": done, "total": total, "note": f"{verb} {note}"}), flush=True)
+            print_progress(done, total, f"{verb} {note}")
 
     return progress
 
