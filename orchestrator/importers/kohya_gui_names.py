@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestrator.importers.notes import words
+from orchestrator.recipe.trainer_names import words
 
 PAGE: Final = {"LoRA_type", "network_dim", "network_alpha", "text_encoder_lr", "unet_lr"}
 _CONV: Final = words("conv_dim conv_alpha")

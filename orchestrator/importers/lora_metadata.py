@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures, lora_metadata_datasets
-from orchestrator.importers.notes import Disposition, ImportedSettings, words
+from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.models import blocks
+from orchestrator.recipe.trainer_names import words
 from orchestrator.weights.io.metadata import provenance
 from orchestrator.weights.io.safetensors_io import Header, read_header
 

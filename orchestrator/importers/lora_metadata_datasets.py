@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.importers.notes import Disposition, words
+from orchestrator.importers.notes import Disposition
+from orchestrator.recipe.trainer_names import words
 
 if TYPE_CHECKING:
     from orchestrator.importers.notes import ImportedSettings

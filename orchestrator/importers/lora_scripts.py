@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures
-from orchestrator.importers.notes import Disposition, words
+from orchestrator.importers.notes import Disposition
 from orchestrator.importers.values import pairs
 from orchestrator.models.registry import DEFAULT
+from orchestrator.recipe.trainer_names import words
 
 if TYPE_CHECKING:
     from orchestrator.importers.notes import ImportedSettings

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 _SECRET: Final = ("wandb_api_key", "huggingface_token")
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Return the names in a text."""
-    return tuple(text.split())
-
-
 class Disposition(StrEnum):
     """Outcome of a setting."""
 

@@ -12,9 +12,10 @@ from typing import Any
 from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures, leaves, lora_scripts
-from orchestrator.importers.notes import Disposition, ImportedSettings, words
+from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.values import located, pairs
 from orchestrator.recipe import trainer_names
+from orchestrator.recipe.trainer_names import words
 
 # Keys that subsets inherit from [general] and [[datasets]] (library/config_util.py of v0.10.1).
 _INHERITED = words(

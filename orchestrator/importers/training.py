@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engines.sdscripts import parser_options
-from orchestrator.importers.notes import Disposition, ImportedSettings, words
+from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.values import argument_value, number, take, whole
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import trainer_names
+from orchestrator.recipe.trainer_names import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable

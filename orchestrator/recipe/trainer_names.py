@@ -8,15 +8,16 @@ from __future__ import annotations
 from orchestrator.models import registry
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """Return the names in a text."""
     return tuple(text.split())
 
 
 def _keys_by_name(names_by_key: dict[str, str]) -> dict[str, str]:
-    return {name: key for key, names in names_by_key.items() for name in _words(names)}
+    return {name: key for key, names in names_by_key.items() for name in words(names)}
 
 
-PLAIN = _words(
+PLAIN = words(
     """
 blocks_to_swap fp8_base torch_compile timestep_sampling sigmoid_scale guidance_scale model_prediction_type
 weighting_scheme logit_mean logit_std mode_scale
@@ -25,7 +26,7 @@ weighting_scheme logit_mean logit_std mode_scale
 """Options that a key of the same name sets, where the recipe has it."""
 _TRAINING = (
     *PLAIN,
-    *_words(
+    *words(
         """
 learning_rate text_encoder_lr unet_lr optimizer_args lr_scheduler lr_scheduler_num_cycles lr_warmup_steps seed
 mixed_precision save_precision gradient_checkpointing gradient_accumulation_steps max_grad_norm log_prefix
@@ -93,7 +94,7 @@ OWNED = {
     **{file.option: f"base.files.{file.option}" for entry in registry.ARCHITECTURES.values() for file in entry.files},
 }
 """Options with a recipe key of their own, and options that the orchestrator sets (empty)."""
-FURTHER = _words(
+FURTHER = words(
     """
 v_parameterization metadata_title metadata_author metadata_description metadata_license metadata_tags
 metadata_usage_hint metadata_thumbnail metadata_merged_from metadata_trigger_phrase metadata_preprocessor
@@ -121,7 +122,7 @@ fp8_scaled fp8_vl text_encoder_cpu
 """
 )
 """The trainer's other options: keys of the table training.options."""
-NETWORK_ARGS = _words(
+NETWORK_ARGS = words(
     """
 rank_dropout module_dropout loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio block_dims
 block_alphas conv_block_dims conv_block_alphas down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold
@@ -138,7 +139,7 @@ NETWORK_ARGS += tuple(
     )
 )
 """Arguments of --network_args."""
-OPTIMIZER_ARGS = _words(
+OPTIMIZER_ARGS = words(
     """
 weight_decay betas eps momentum d_coef d0 decouple use_bias_correction safeguard_warmup relative_step scale_parameter
 warmup_init
