@@ -117,6 +117,10 @@ class Recipe(Table):
         saved = range(every, last + 1, every) if every else range(0)
         return tuple(sorted({*(saved[-self.select.keep :] if self.select.keep else saved), last}))
 
+    def draws_samples(self) -> bool:
+        """Return whether the training draws images of the prompts."""
+        return self.training.sample_every_n_steps is not None and bool(self.render.prompts)
+
     def step_file(self) -> str:
         """Return the name of the trained file that is released."""
         step = self.select.step

@@ -10,7 +10,7 @@ from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.report import block_stats, charts, commands, file_links, tables
 from orchestrator.report.collect import State
 from orchestrator.report.images import SAMPLE
-from orchestrator.run.paths import STEPS, VARIANTS
+from orchestrator.run.paths import SAMPLES, STEPS, VARIANTS
 from orchestrator.system.files import read_json
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _samples(member: Member, album: Album) -> list[JSON]:
         return []
     labels = [column["label"] for column in member.recipe.columns()]
     by_prompt: dict[int, list[tuple[bool, int, Path]]] = {}
-    for path in (step.folder / "sample").glob("*.png"):
+    for path in (step.folder / SAMPLES).glob("*.png"):
         match = re.search(r"_(e?)(\d{6})_(\d{2})_", path.name)
         if match:
             by_prompt.setdefault(int(match[3]), []).append((bool(match[1]), int(match[2]), path))

@@ -54,7 +54,7 @@ def reasons(
     steps with one key, only the first runs, if it is among those in ``only`` (None: all).
     """
     by_step: dict[str, Reason | None] = {}
-    first = sharing.first_of_key(plan.steps)
+    first = sharing.first_of_key(plan)
     for step in plan.steps:
         current = reason(store, step, plan, forced=step.name in force, verify=verify)
         if current is None:

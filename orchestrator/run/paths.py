@@ -30,6 +30,7 @@ EXIT: Final = supervisor.EXIT
 CHILD_LOCK: Final = supervisor.LOCK
 RECORD: Final = "record.json"
 PROGRESS: Final = "progress.jsonl"
+SAMPLES: Final = "sample"
 BOOKKEEPING: Final = frozenset({LOG, ATTEMPTS, REQUEST, CHILD, EXIT, CHILD_LOCK, RECORD, PROGRESS})
 """Files about the work that are not outputs of it."""
 

@@ -128,7 +128,7 @@ class _Schedule:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._priorities = priorities(context.plan)
-        earlier = sharing.first_of_key(context.plan.steps)  # the same step of another recipe: waited for, then linked
+        earlier = sharing.first_of_key(context.plan)  # the same step of another recipe: waited for, then linked
         waits = {step.name: {*step.needs, *filter(None, [earlier.get(step.name)])} for step in context.plan.steps}
         self._missing = {name: len(needs) for name, needs in waits.items()}
         self._dependents: dict[str, list[Step]] = {step.name: [] for step in context.plan.steps}

@@ -23,6 +23,7 @@ from orchestrator.system.files import link_or_copy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from orchestrator.plan.planner import Plan
     from orchestrator.plan.step import Step
 
 _RECIPE_KINDS = (StepKind.TRAIN, StepKind.MERGE, StepKind.RESIZE, StepKind.RENDER)
@@ -37,20 +38,22 @@ class Twin:
     record: Record
 
 
-def sharable(step: Step) -> bool:
-    """Return whether another recipe may have the same step.
+def sharable(step: Step, plan: Plan) -> bool:
+    """Return whether a step may be that of another recipe.
 
-    A release holds its recipe's name, and a dataset is shared by its own name.
+    A release holds its recipe's name, a dataset is shared by its own name, and a training may draw its recipe's prompts.
     """
-    return bool(step.recipe) and step.kind in _RECIPE_KINDS
+    if not step.recipe or step.kind not in _RECIPE_KINDS:
+        return False
+    return step.kind is not StepKind.TRAIN or not plan.recipes[step.recipe].draws_samples()
 
 
-def first_of_key(steps: Iterable[Step]) -> dict[str, str]:
+def first_of_key(plan: Plan) -> dict[str, str]:
     """Return the earlier step with the same key of each step that has one."""
     first: dict[str, str] = {}
     later = {}
-    for step in steps:
-        if sharable(step) and (earlier := first.setdefault(step.key, step.name)) != step.name:
+    for step in plan.steps:
+        if sharable(step, plan) and (earlier := first.setdefault(step.key, step.name)) != step.name:
             later[step.name] = earlier
     return later
 

@@ -71,7 +71,7 @@ class Store:
 
     def twin(self, step: Step, plan: Plan) -> sharing.Twin | None:
         """Return a finished step of another recipe with the same key and inputs."""
-        if not sharing.sharable(step) or not (owners := self.shared.owners(step)):
+        if not sharing.sharable(step, plan) or not (owners := self.shared.owners(step)):
             return None
         inputs = [self._result(plan.by_name[need], plan) for need in step.needs]
         return sharing.find(self.root, step, inputs, owners)

@@ -147,9 +147,23 @@ class Workspace:
         recipes = [each.recipe for each in counted]
         plan = make_plan(recipes, self.inputs)
         chosen = [choice.applied(recipe, plan, self.store) for recipe in recipes]
-        self.notes += [note for _, note in chosen if note and note not in self.notes]
+        notes = [*(note for _, note in chosen), *(self._undrawn(recipe, plan) for recipe in recipes)]
+        self.notes += [note for note in notes if note and note not in self.notes]
         with_steps = [recipe for recipe, _ in chosen]
         return plan if with_steps == recipes else make_plan(with_steps, self.inputs)
+
+    def _undrawn(self, recipe: Recipe, plan: Plan) -> str:
+        """Return a note on a finished training without the images that its recipe asks for, or "".
+
+        They do not change the trained file, so it does not run again for them.
+        """
+        if not recipe.draws_samples():
+            return ""
+        step = plan.step_of(recipe.name, StepKind.TRAIN)
+        if self.store.record(step) is None or any((self.store.folder(step) / paths.SAMPLES).glob("*.png")):
+            return ""
+        what = f"{step.name} is finished and drew no images: training.sample_every_n_steps is of no effect"
+        return f"{what};  python -m orchestrator run {recipe.name} --force train  draws them"
 
     def reasons(
         self, plan: Plan, force: frozenset[str] = frozenset(), only: frozenset[str] | None = None, *, verify: bool = False

@@ -132,3 +132,28 @@ def test_folders_of_another_run_are_found_after_a_while(project: harness.Project
     assert not space.store.shared.owners(step)
     project.run("cat-lora")
     assert space.store.shared.owners(step) == ["cat-lora"]
+
+
+def test_a_training_that_draws_its_own_prompts_is_not_linked(project: harness.Project) -> None:
+    project.recipe("cat-drawn", "lora", "[training]\nsample_every_n_steps = 5\n" + OTHER_PROMPT)
+    project.run("cat-lora")
+    assert project.reasons("cat-drawn")["cat-drawn/train"] == "new"
+    assert project.reasons("cat-again", "cat-drawn")["cat-again/train"] == "the same as cat-lora/train"
+    assert project.run("cat-again", "cat-drawn")["cat-drawn/train"].status is Status.DONE
+
+
+def test_images_that_a_finished_training_did_not_draw_are_named(project: harness.Project) -> None:
+    project.run("cat-lora")
+    project.recipe("cat-lora", "lora", "[training]\nsample_every_n_steps = 5\n" + OTHER_PROMPT)
+    space = project.space()
+    plan = space.plan(space.load(Selection(("cat-lora",))))
+    folder = space.store.folder(plan.by_name["cat-lora/train"])
+    assert space.reasons(plan)["cat-lora/train"] is None
+    (note,) = space.notes
+    assert note.startswith("cat-lora/train is finished and drew no images: training.sample_every_n_steps is of no effect;")
+    assert note.endswith("  python -m orchestrator run cat-lora --force train  draws them")
+    (folder / "sample").mkdir()
+    (folder / "sample" / "cat-lora_000005_00_1.png").touch()
+    again = project.space()
+    again.plan(again.load(Selection(("cat-lora",))))
+    assert again.notes == []

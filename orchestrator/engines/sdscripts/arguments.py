@@ -70,7 +70,7 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     argv += _validation(training)
     argv += ["--logging_dir", str(work / LOGS), "--log_with", "all" if training.wandb else "tensorboard"]
     argv += ["--log_prefix", training.log_prefix or f"{recipe.name}-"]  # TensorBoard shows it as the run's name
-    if training.sample_every_n_steps is not None and recipe.render.prompts:
+    if recipe.draws_samples():
         files[PROMPTS] = training_samples.prompts(recipe)
         argv += ["--sample_prompts", str(work / PROMPTS), "--sample_sampler", recipe.render.sampler]
         argv += ["--sample_every_n_steps", str(training.sample_every_n_steps)]
