@@ -52,8 +52,12 @@ class FolderSummary:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder by name, without subfolders."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in image_headers.ENDINGS)
+    """Return the images of a folder by name, without hidden ones.
+
+    A dataset does not read these: macOS writes ._a.png beside a.png.
+    """
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in image_headers.ENDINGS)
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -34,6 +34,12 @@ def test_every_unreadable_image_is_named(tmp_path: Path) -> None:
     assert {problem.hint for problem in error.value.problems} == {"replace it, or move it away"}
 
 
+def test_hidden_images_are_not_counted_as_a_dataset_does_not_read_them(tmp_path: Path) -> None:
+    draw(tmp_path, a=(8, 8))
+    (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7")
+    assert inspect_folder.inspect(tmp_path).stems == ("a",)
+
+
 def test_a_folder_is_described_by_its_images(tmp_path: Path) -> None:
     folder = draw(tmp_path / "a", f00=(64, 96), b01=(80, 90), other=(72, 100))
     for name in ("f00.txt", "b01.txt", "other.caption", "gone.txt"):
