@@ -35,6 +35,13 @@ def test_charframework_lines(tmp_path: Path, logic: str) -> None:
     assert (recipe.training.learning_rate is None) == ("AdaFa" in logic)
     assert recipe.dataset.sources["krnk"].reading == "charframework"
     assert recipe.base.vae == "kl-f8-anime2.ckpt"
+    assert recipe.training.gradient_checkpointing
+
+
+def test_a_rate_that_adafactor_does_not_use_is_named() -> None:
+    for optimizer, changed in (("AdaFactor", True), ("AdamW8", False)):
+        notes = reader.read(LINE.replace("AdamW8", optimizer))[0].notes
+        assert any(note.name == "LR" and "a placeholder" in note.why for note in notes) == changed
 
 
 def test_charframework_trains_the_pictures_of_the_release(project: Path) -> None:

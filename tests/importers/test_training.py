@@ -217,3 +217,11 @@ def test_options_of_a_flow_model_are_keys_except_the_scripts_defaults() -> None:
     assert (table["flow_shift"], table["guidance_scale"]) == (3.5, 1)
     assert table.keys().isdisjoint({"timestep_sampling", "sigmoid_scale"})
     assert notes["timestep_sampling"] == notes["sigmoid_scale"] == "kept: : it is sd-scripts' default"
+
+
+def test_the_rates_that_a_recipe_cannot_hold_are_named() -> None:
+    settings = ImportedSettings("cat", "sd-scripts TOML", extra={"architecture": "sd1"})
+    training(settings, {"text_encoder_lr": [1e-5, 2e-5]}, 100, None)
+    why = "the trainer takes the first one for all text encoders"
+    changed = [(note.name, note.where, note.why) for note in settings.notes if note.disposition == "changed"]
+    assert ("text_encoder_lr", "training.text_encoder_lr", why) in changed

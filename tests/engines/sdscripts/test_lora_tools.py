@@ -69,8 +69,11 @@ def test_resize_and_merge_through_sd_scripts(tmp_path: Path) -> None:
     resize = lora_tools.command("resize", recipe, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w"))
     assert parsed(resize)["device"] == ["cuda"]
     for part in ("_algorithms/locon", "_algorithms/loha", "_algorithms/full"):
-        with pytest.raises(RecipeError):
+        with pytest.raises(RecipeError) as error:
             lora_tools.command("merge", variant(tmp_path, part), Path("/a"), Path("/b"), Path("/w"))
+        (problem,) = error.value.problems
+        assert problem.where.endswith(": merge.tool")
+        assert problem.hint == 'leave merge.tool = "sd-scripts" out'
 
 
 def test_a_file_that_the_tools_would_corrupt_is_rejected(tmp_path: Path) -> None:

@@ -135,9 +135,13 @@ def test_no_file_a_cut_file_and_an_old_file(tmp_path: Path) -> None:
         assert "cannot be used" in reasons(tmp_path, recipe), size
     file.write_bytes(data)
     (tmp_path / "dataset.toml").touch()
-    later = file.stat().st_mtime + 100
-    os.utime(tmp_path / "dataset.toml", (later, later))
-    assert "is older than this run" in reasons(tmp_path, recipe)
+    for seconds, older in ((0, False), (5, True)):
+        later = file.stat().st_mtime + seconds
+        os.utime(tmp_path / "dataset.toml", (later, later))
+        assert ("is older than this run" in reasons(tmp_path, recipe)) == older
+    problem = result_checks.finished(recipe, tmp_path, "", None)[0]
+    assert problem.where == str(file)
+    assert problem.hint == f"log: {tmp_path / result_checks.LOG}"
 
 
 def test_the_step_count_of_a_resumed_training_is_the_trainers_own() -> None:

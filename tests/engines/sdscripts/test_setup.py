@@ -173,3 +173,23 @@ def test_setup_ends_only_after_a_test_that_passes(
     assert "KRNK_TORCH=cu126 make setup" in output.err
     monkeypatch.setenv("KRNK_TORCH", "cpu")
     assert setup.main() == 0
+
+
+def test_a_server_without_shallow_fetches_is_fetched_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some mirrors and proxies reject --depth."""
+    (tmp_path / ".git").mkdir()
+    folder = tmp_path / setup.SUBMODULE
+    commands: list[tuple[str, ...]] = []
+
+    def git(argv: tuple[str, ...]) -> bool:
+        commands.append(argv)
+        return "--depth" not in argv
+
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setattr(settings, "sd_scripts", lambda: folder)
+    monkeypatch.setattr(setup.shutil, "which", lambda _: "/usr/bin/git")
+    monkeypatch.setattr(setup, "_run", git)
+    monkeypatch.setattr(setup.checkout, "present", lambda _: len(commands) == 2)
+    assert setup.fetch() == folder
+    whole = ("git", "submodule", "update", "--init", setup.SUBMODULE)
+    assert commands == [(*whole[:4], "--depth", "1", setup.SUBMODULE), whole]

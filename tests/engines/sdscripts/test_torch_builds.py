@@ -150,7 +150,11 @@ def test_the_variable_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("KRNK_TORCH", "cu129")
     with pytest.raises(NotReady, match="names no build of torch") as error:
         torch_builds.choose()
-    assert all(build.name in str(error.value) for build in BUILDS)
+    (problem,) = error.value.problems
+    assert problem.where == "KRNK_TORCH=cu129"
+    assert problem.what.startswith("names no build of torch")
+    assert problem.hint.endswith("unset, make setup chooses")
+    assert all(build.name in problem.hint for build in BUILDS)
 
 
 def test_an_older_build_after_a_failed_test() -> None:
