@@ -22,21 +22,20 @@ class FileKind:
     tensors: tuple[tuple[str, int, int], ...]
     """Pattern of a tensor's name, an axis and its size. Size 0: any."""
     dimensions: int = 0
-    """Number of dimensions of the first tensor. 0: any."""
+    """Number of dimensions of each tensor. 0: any."""
     model_type: str = ""
     """Value of model_type in the config.json of a folder, if the trainer takes a folder."""
 
     def matches(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Return whether a file with these tensors is of the kind."""
-        for position, (pattern, axis, size) in enumerate(self.tensors):
-            dimensions = 0 if position else self.dimensions
-            if not any(_fits(shape, axis, size, dimensions) for name, shape in shapes.items() if re.search(pattern, name)):
-                return False
-        return True
+        return all(
+            any(self._fits(shape, axis, size) for name, shape in shapes.items() if re.search(pattern, name))
+            for pattern, axis, size in self.tensors
+        )
 
-
-def _fits(shape: tuple[int, ...], axis: int, size: int, dimensions: int) -> bool:
-    return (not size or (len(shape) > axis and shape[axis] == size)) and (not dimensions or len(shape) == dimensions)
+    def _fits(self, shape: tuple[int, ...], axis: int, size: int) -> bool:
+        sized = not size or (len(shape) > axis and shape[axis] == size)
+        return sized and (not self.dimensions or len(shape) == self.dimensions)
 
 
 def of(shapes: Mapping[str, tuple[int, ...]]) -> FileKind | None:

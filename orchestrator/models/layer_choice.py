@@ -78,9 +78,11 @@ def expand(texts: Iterable[str], all_blocks: tuple[str, ...]) -> frozenset[str]:
     chosen: set[str] = set()
     for text in texts:
         match = _RANGE.fullmatch(text)
-        first, last = (int(match[2]), int(match[4] or match[2])) if match else (1, 0)
-        names = [f"{match[1]}{number:02}" for number in range(first, last + 1)] if match and last < len(all_blocks) else []
-        if not names or not set(names) <= set(all_blocks) or (match and match[3] and match[3] != match[1]):
+        if match is None or (match[3] or match[1]) != match[1]:
+            raise ValueError(text)
+        first, last = int(match[2]), int(match[4] or match[2])
+        names = [f"{match[1]}{number:02}" for number in range(first, min(last, len(all_blocks)) + 1)]
+        if not names or not set(names) <= set(all_blocks):
             raise ValueError(text)
         chosen.update(names)
     return frozenset(chosen)

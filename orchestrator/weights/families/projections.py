@@ -118,7 +118,7 @@ def diagonal(up: Tensor, rows: Rows) -> tuple[int, ...] | None:
     """
     filled = np.stack([up.bits[first:last].reshape(last - first, up.shape[1], -1).any(axis=(0, 2)) for first, last in rows])
     equal, rest = divmod(up.shape[1], len(rows))
-    candidates = [(equal,) * len(rows)] if equal and not rest else []
+    candidates = [(equal,) * len(rows)] if not rest else []
     if (filled.sum(axis=0) == 1).all():
         owners = filled.argmax(axis=0)
         candidates.append(tuple(int((owners == part).sum()) for part in range(len(rows))))

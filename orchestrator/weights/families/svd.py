@@ -53,12 +53,11 @@ class Factorization(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Factored:
-    """Singular values of up down, largest first, and by Gram also L and P."""
+    """Singular values of up down, largest first, and by Gram also (L, P)."""
 
     values: Doubles
     method: Factorization
-    lower: Doubles | None = None
-    vectors: Doubles | None = None
+    basis: tuple[Doubles, Doubles] | None = None
 
 
 def factorize(up: Floats, down: Floats, smallest: float | None = None) -> Factored:
@@ -88,10 +87,10 @@ def truncate(factored: Factored, up: Floats, down: Floats, rank: int) -> tuple[F
     kept = min(rank, len(factored.values))
     if factored.method is Factorization.ZERO:
         return rows, columns
-    if factored.lower is not None and factored.vectors is not None:
-        vectors = factored.vectors[:, :kept]
-        np.matmul(up, (factored.lower @ vectors).astype(np.float32), out=rows[:, :kept])
-        np.matmul(np.linalg.solve(factored.lower.T, vectors).T.astype(np.float32), down, out=columns[:kept])
+    if factored.basis is not None:
+        lower, vectors = factored.basis[0], factored.basis[1][:, :kept]
+        np.matmul(up, (lower @ vectors).astype(np.float32), out=rows[:, :kept])
+        np.matmul(np.linalg.solve(lower.T, vectors).T.astype(np.float32), down, out=columns[:kept])
         return rows, columns
     first, core, second = _core(up, down)
     left, values, right = np.linalg.svd(core, full_matrices=False)
@@ -123,7 +122,7 @@ def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smalle
     if _blurred(values, size, smallest, eps):
         return None
     ordered = np.asarray(vectors[:, ::-1][:, :count], np.float64)
-    return Factored(values, Factorization.GRAM32 if precision is np.float32 else Factorization.GRAM64, lower, ordered)
+    return Factored(values, Factorization.GRAM32 if precision is np.float32 else Factorization.GRAM64, (lower, ordered))
 
 
 def _blurred(values: Doubles, size: float, smallest: float, eps: float) -> bool:

@@ -89,7 +89,7 @@ def read_header(path: Path) -> Header:
             begin, first = start[:8], start[8:9]
             file.seek(9)
             length = int.from_bytes(begin, "little")
-            if size < 8 or length > size - 8:
+            if length > size - 8:
                 if first and first != b"{":  # as the JSON of a header begins
                     hint = file_formats.AGAIN if named else "LoRA files end in .safetensors"
                     raise _bad(path, "is not a safetensors file", hint)
