@@ -168,3 +168,14 @@ def test_the_table_says_how_near_the_mean_of_the_factors_is(difference: float | 
         line,
         "model hash 0123456789ab",
     ]
+
+
+@pytest.mark.parametrize(("count", "end"), [(3, "ss_c 1 and not stated  "), (4, "ss_c 1 and not stated …  ")])
+def test_a_refusal_shows_three_entries(tmp_path: Path, count: int, end: str) -> None:
+    first, second = steps(tmp_path, count=2)
+    other = tmp_path / "other.safetensors"
+    edit_metadata(second, other, {f"ss_{letter}": "1" for letter in "abcd"[:count]})
+    with pytest.raises(RecipeError) as caught:
+        average([first, other], tmp_path / "out.safetensors")
+    (problem,) = caught.value.problems
+    assert problem.what.endswith(f": ss_a 1 and not stated, ss_b 1 and not stated, {end.strip()}")

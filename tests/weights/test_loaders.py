@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from orchestrator.recipe import loader
+from orchestrator.recipe import Network, loader
 from orchestrator.weights import loaders
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import read_header
@@ -38,11 +40,11 @@ def test_the_form_of_every_family_is_a_row(tmp_path: Path, family: str) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "form"),
-    [((16, 1), "dora"), ((1, 8), "dora by input"), ((1, 1), "dora"), ((16,), "dora"), ((16, 1, 1, 1), "dora")],
+    [((16, 1), "dora"), ((1, 8), "dora by input"), ((1, 1), "dora"), ((1,), "dora"), ((16,), "dora"), ((16, 1, 1, 1), "dora")],
 )
 def test_magnitudes_by_input_are_a_form_of_their_own(tmp_path: Path, shape: tuple[int, ...], form: str) -> None:
     parts = tensors("lora", (16, 8, None), 2, np.random.default_rng(0)) | {"dora_scale": np.ones(shape, np.float32)}
-    if shape == (1, 1):
+    if shape in {(1, 1), (1,)}:
         parts |= {"lora_up.weight": np.ones((1, 2), np.float32), "lora_down.weight": np.ones((2, 1), np.float32)}
     path = write(tmp_path / "x.safetensors", {TE: parts})
     assert loaders.forms_of(adapter(read_header(path))) == (form,)
@@ -130,3 +132,25 @@ def test_nothing_is_stated_of_files_unlike_those_that_were_tried(tmp_path: Path)
     bias = {name: {**parts, "diff_b": np.ones(len(parts["lora_up.weight"]), np.float32)} for name, parts in whole.items()}
     assert _readings(write(path, bias)) == untried
     assert _readings(write(path, {**whole, "lora_unet_strange": whole[first]})) == untried
+
+
+def test_every_type_that_was_tried_is_known_together_with_the_others(tmp_path: Path) -> None:
+    header = read_header(lora(tmp_path / "x.safetensors"))
+    types = itertools.cycle(("F16", "BF16", "F32"))
+    entries = {
+        name: replace(entry, dtype="I64" if name.endswith(".alpha") else next(types)) for name, entry in header.entries.items()
+    }
+    assert loaders._as_tried(adapter(replace(header, entries=entries)))
+
+
+@pytest.mark.parametrize(
+    ("args", "form"),
+    [
+        ({"dora_wd": True, "wd_on_out": False}, "dora by input"),
+        ({"dora_wd": True, "wd_on_out": True}, "dora"),
+        ({"dora_wd": True}, "dora"),
+        ({"wd_on_out": False}, "lora"),
+    ],
+)
+def test_the_side_of_the_magnitudes_is_a_form_of_a_network(args: dict[str, bool], form: str) -> None:
+    assert loaders.of_network(Network(family="lora", dim=4, alpha=1.0, args=args)) == (form,)

@@ -18,6 +18,7 @@ from orchestrator.models import names
 from orchestrator.weights.convert import convert
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.inspect import inspect
+from orchestrator.weights.io import peft as settings_of_peft
 from weights_samples import modules
 
 if TYPE_CHECKING:
@@ -189,3 +190,10 @@ def test_other_adapters_of_peft_are_refused_by_name(tmp_path: Path, kind: str, s
         with pytest.raises(RecipeError, match=message) as caught:
             inspect(source)
         assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("pattern", [{}, {"rank_pattern": {"to_q": 4}}, {"alpha_pattern": {"to_q": 8}}])
+def test_a_bias_is_read_where_every_scale_is_one(tmp_path: Path, pattern: dict[str, Any]) -> None:
+    """PEFT scales the bias too, and the bias of kohya's names is not scaled."""
+    settings = {"r": 8, "lora_alpha": 8, "lora_bias": True, **pattern}
+    assert [name for name, _, _ in settings_of_peft._refusals(settings)] == (["lora_bias"] if pattern else [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,7 @@ from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.inspection import inspect_header
 from orchestrator.weights.io import metadata
 from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io.writer import edit_metadata
 from orchestrator.weights.remap import remap
 from weights_samples import lora, read, tensors, write
 
@@ -96,3 +99,12 @@ def test_what_cannot_be_remapped_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="has no module in any block"):
         remap(_anima(tmp_path / "text.safetensors", numbers=range(0)), output, "anima-2.9b")
     assert not output.exists()
+
+
+@pytest.mark.parametrize(("name", "refused"), [("alpha_pattern", True), ("rank_pattern", True), ("r", False)])
+def test_alphas_by_the_number_of_a_block_are_refused(tmp_path: Path, name: str, *, refused: bool) -> None:
+    source = _anima(tmp_path / "in.safetensors", "diffusers")
+    value = {"blocks.3.cross_attn": 4} if refused else 2
+    edit_metadata(source, source, {"lora_adapter_metadata": json.dumps({f"transformer.{name}": value})}, overwrite=True)
+    with pytest.raises(RecipeError, match="has the alphas of blocks") if refused else contextlib.nullcontext():
+        remap(source, tmp_path / "out.safetensors", "anima-2.9b")

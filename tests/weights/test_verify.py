@@ -306,3 +306,10 @@ def test_without_a_recipe_the_fitting_ones_are_listed() -> None:
 )
 def test_recipes_promise_the_network_module_of_their_architecture(tmp_path: Path, parts: tuple[str, ...], module: str) -> None:
     assert expectation(variant(tmp_path, *parts))["network_module"] == module
+
+
+def test_a_word_is_in_the_words_or_in_the_tags(tmp_path: Path) -> None:
+    tags = json.dumps({"1_a": {"tagged": 2}})
+    path = lora(tmp_path / "x.safetensors", **{"modelspec.trigger_phrase": "stated", "ss_tag_frequency": tags})
+    for words, status in (("stated", "PASS"), ("tagged", "PASS"), ("stated, tagged", "PASS"), ("tag", "FAIL")):
+        assert statuses(path, {"trigger_words": words}) == {"trigger words": status}, words
