@@ -44,6 +44,11 @@ def test_a_rate_that_adafactor_does_not_use_is_named() -> None:
         assert any(note.name == "LR" and "a placeholder" in note.why for note in notes) == changed
 
 
+def test_the_dataset_that_its_script_writes_is_named() -> None:
+    notes = {note.name: note for note in to_recipe.recipe(reader.read(LINE)[0]).notes}
+    assert (str(notes["SOURCE.toml"].disposition), notes["SOURCE.toml"].where) == ("changed", "dataset")
+
+
 def test_charframework_trains_the_pictures_of_the_release(project: Path) -> None:
     ours = loader.recipe(project / "recipes", "krnk-loha").recipe
     theirs = to_recipe.recipe(reader.read(LINE.replace("Lora3x3A50p-AdamW8 128", "LohaA50p-AdamW8 32"))[0]).table

@@ -331,3 +331,8 @@ def test_the_name_of_a_run_that_is_the_recipes_name_is_left_out(tmp_path: Path) 
     assert "wandb_run_name" not in same.table["training"]["options"]
     assert other.table["training"]["options"]["wandb_run_name"] == "first"
     assert {dispositions(each)["wandb_run_name"] for each in (same, other)} == {"kept"}
+
+
+def test_a_broken_percentage_of_warm_up(tmp_path: Path) -> None:
+    steps = loaded(imported(tmp_path, GUI | {"lr_warmup": 2.5}), tmp_path).training.lr_warmup_steps
+    assert steps in {0.025, 25}  # a share, or steps, of 1000

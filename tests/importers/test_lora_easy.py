@@ -127,6 +127,13 @@ lr_scheduler_args = {min_lr = 1e-6, gamma = 0.9}
     assert (outcomes[f"{above}_type"], outcomes[above], outcomes[f"{above}_args.gamma"]) == ("changed", "lost", "lost")
 
 
+def test_a_schedule_of_its_own_library_alone_overrides_nothing(tmp_path: Path) -> None:
+    schedule = 'lr_scheduler_type = "LoraEasyCustomOptimizer.RexAnnealingWarmRestarts.RexAnnealingWarmRestarts"\n'
+    result = imported(tmp_path, EASY.replace('lr_scheduler = "cosine"\n', schedule))
+    assert loaded(result, tmp_path).training.lr_scheduler == "cosine_with_restarts"
+    assert [note for note in result.notes if "overrides it there" in note.why] == []
+
+
 def test_warm_up_by_the_count_of_its_backend(tmp_path: Path) -> None:
     """It rounds, counts buckets, and does not repeat regularization images up to the number of the others."""
     folder, other = tmp_path / "cats", tmp_path / "reg"

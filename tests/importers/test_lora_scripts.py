@@ -113,3 +113,8 @@ def test_a_clip_skip_of_0_is_another_layer(tmp_path: Path, skip: int, expected: 
 def test_a_file_without_a_network_says_so(tmp_path: Path) -> None:
     text = PLAIN.replace("network_dim = 32\nnetwork_alpha = 16\n", "")
     assert dispositions(imported(tmp_path, text))["the network"] == "changed"
+
+
+def test_an_empty_file_of_prompts_is_none(tmp_path: Path) -> None:
+    result = imported(tmp_path, PLAIN + 'prompt_file = " "\npositive_prompts = "1girl"\n')
+    assert loaded(result, tmp_path).render.prompts["sample-1"].prompt == "1girl"

@@ -117,3 +117,10 @@ def test_numbers_in_texts_are_numbers(tmp_path: Path) -> None:
     (note,) = (note for note in imported.notes if note.name == "text_encoder_lr")
     assert note.disposition == "changed"
     assert note.where == "training.text_encoder_lr"
+
+
+def test_a_dataset_configuration_that_is_not_there_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(f'{FLAT}dataset_config = "gone.toml"\n', "utf-8")
+    imported = to_recipe.recipe(reader.read(str(tmp_path / "settings.toml"))[0])
+    (note,) = (note for note in imported.of(Disposition.LOST) if note.name == "dataset_config")
+    assert note.why == "gone.toml does not exist"
