@@ -70,7 +70,7 @@ def recovery() -> float:
             while True:
                 last = [faults.attempts(work)[-1] for work in suite.runs.glob("*/.partial/train-*") if faults.attempts(work)]
                 again = [entry["at"] - begun for entry in last if entry["at"] > begun and entry["resumed_from"]]
-                if again:
+                if again and suite.works():  # its pid is noted, so that it can be ended
                     return float(min(again))
                 time.sleep(0.01)
         finally:

@@ -251,10 +251,13 @@ class Killer:
         return self.log.read_text("utf-8")[-4000:]
 
     def end(self) -> None:
-        """End every trainer."""
-        for work in self.works():
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                os.killpg(int(json.loads((work / supervisor.CHILD).read_text("utf-8"))["supervisor"]), signal.SIGKILL)
+        """End every trainer, and wait until none writes into its folder."""
+        until = time.monotonic() + 10
+        while (works := self.works()) and time.monotonic() < until:
+            for work in works:
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    os.killpg(int(json.loads((work / supervisor.CHILD).read_text("utf-8"))["supervisor"]), signal.SIGKILL)
+            time.sleep(0.02)
 
 
 def frames(train: Path) -> list[list[int]]:
