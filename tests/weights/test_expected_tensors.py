@@ -174,3 +174,9 @@ def test_a_boft_that_cannot_be_split_is_not_predicted() -> None:
     network = Network(family="boft", dim=8, alpha=1.0, conv_dim=8)
     assert module_shapes.of(network, layers.ModelLayer("x", 320, 320, 1, conv=False)) is None
     assert module_shapes.of(network, layers.ModelLayer("x", 768, 320, 1, conv=False)) is not None
+
+
+@pytest.mark.parametrize(("outputs", "split"), [(10, None), (12, None), (8, (4, 2)), (16, (4, 4)), (6, None), (2, (2, 1))])
+def test_a_boft_divides_its_outputs_into_a_power_of_two(outputs: int, split: tuple[int, int] | None) -> None:
+    """Blocks are even and of at most 4: 10 is no 4 times 2."""
+    assert module_shapes._power2(outputs, 4) == split
