@@ -119,7 +119,10 @@ class Recipe(Table):
 
     def draws_samples(self) -> bool:
         """Return whether the training draws images of the prompts."""
-        return self.training.sample_every_n_steps is not None and bool(self.render.prompts)
+        training = self.training
+        every = training.sample_every_n_steps
+        drawn = every is not None and (every <= training.steps or bool(training.options.get("sample_at_first")))
+        return drawn and bool(self.render.prompts)
 
     def step_file(self) -> str:
         """Return the name of the trained file that is released."""

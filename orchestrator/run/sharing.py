@@ -69,22 +69,21 @@ class SharedFolders:
         """Read below ``root`` when first asked."""
         self._root = root
         self._owners: dict[str, list[str]] = {}
+        self._added: dict[str, list[str]] = defaultdict(list)  # apart: a reading in another thread may have begun before
         self._read_again = 0.0
 
-    def owners(self, step: Step) -> Sequence[str]:
+    def owners(self, step: Step) -> list[str]:
         """Return the owners of folders of the step's kind and key, itself included."""
         begun = time.monotonic()
         if begun >= self._read_again:
             self._owners = _owners_by_folder(self._root)
             now = time.monotonic()
             self._read_again = now + (now - begun) / _SHARE
-        return self._owners.get(step.folder, ())
+        return list(dict.fromkeys((*self._owners.get(step.folder, ()), *self._added.get(step.folder, ()))))
 
     def add(self, step: Step) -> None:
         """Note a step that this run has finished."""
-        owners = self._owners.setdefault(step.folder, [])
-        if step.owner not in owners:
-            owners.append(step.owner)
+        self._added[step.folder].append(step.owner)
 
 
 def _owners_by_folder(root: Path) -> dict[str, list[str]]:

@@ -157,3 +157,29 @@ def test_images_that_a_finished_training_did_not_draw_are_named(project: harness
     again = project.space()
     again.plan(again.load(Selection(("cat-lora",))))
     assert again.notes == []
+
+
+def test_a_step_is_found_though_a_reading_began_before_it_was_finished(
+    project: harness.Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = project.space()
+    plan = space.plan(space.load(Selection(("cat-lora", "cat-again"))))
+    first, step = plan.by_name["cat-lora/train"], plan.by_name["cat-again/train"]
+
+    def read_meanwhile(_root: Path) -> dict[str, list[str]]:
+        space.store.shared.add(first)
+        return {}
+
+    monkeypatch.setattr(sharing, "_owners_by_folder", read_meanwhile)
+    assert space.store.shared.owners(step) == ["cat-lora"]
+
+
+def test_a_training_too_short_for_an_image_is_linked_and_not_repeated_for_it(project: harness.Project) -> None:
+    project.recipe("cat-drawn", "lora", "[training]\nsample_every_n_steps = 5000\n" + OTHER_PROMPT)
+    project.run("cat-lora")
+    space = project.space()
+    plan = space.plan(space.load(Selection(("cat-drawn",))))
+    assert str(space.reasons(plan)["cat-drawn/train"]) == "the same as cat-lora/train"
+    project.run("cat-drawn")
+    space.plan(space.load(Selection(("cat-drawn",))))
+    assert space.notes == []
