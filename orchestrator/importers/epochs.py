@@ -141,8 +141,11 @@ def _whole(value: Any, default: int) -> int:
     return max(whole_or(value, default), 1)
 
 
-def _images(subset: dict[str, Any]) -> Iterator[_Image]:
-    """Yield the images of a subset with their repeats."""
+def _images(subset: dict[str, Any], *, hidden: bool = False) -> Iterator[_Image]:
+    """Yield the images of a subset with their repeats.
+
+    sd-scripts passes over hidden files (train_util.py, glob_images); kohya_ss counts them (lora_gui.py, os.listdir).
+    """
     repeats = _whole(subset.get("num_repeats"), 1)
     count = subset.get("img_count")
     if isinstance(count, int) and count:
@@ -152,16 +155,17 @@ def _images(subset: dict[str, Any]) -> Iterator[_Image]:
     if not folder.is_dir():
         return
     if "parent" not in subset:
-        yield from (_Image(_size(path), repeats, path.suffix.lower()) for path in _files(folder))
+        yield from (_Image(_size(path), repeats, path.suffix.lower()) for path in _files(folder, hidden=hidden))
         return
     for part in sorted(folder.iterdir()):
         number = re.match(r"(\d+)_", part.name)
         if part.is_dir() and number and int(number[1]):
-            yield from (_Image(_size(path), int(number[1]), path.suffix.lower()) for path in _files(part))
+            yield from (_Image(_size(path), int(number[1]), path.suffix.lower()) for path in _files(part, hidden=hidden))
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
+def _files(folder: Path, *, hidden: bool) -> list[Path]:
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
+    return sorted(path for path in paths if hidden or not path.name.startswith("."))
 
 
 def _size(path: Path) -> Size | None:
@@ -179,7 +183,7 @@ def _by_interface(settings: ImportedSettings, epochs: int, accumulation: int) ->
         image.repeats
         for subset in group["subsets"]
         if not subset.get("is_reg")
-        for image in _images(subset)
+        for image in _images(subset, hidden=True)
         if image.ending != _NOT_COUNTED
     )
     factor = 2 if any(subset.get("is_reg") for subset in group["subsets"]) else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,6 +65,17 @@ def test_the_interface_rounds_once(tmp_path: Path) -> None:
     assert epochs.steps(settings, (None, None)) == 12  # ceil(9 / 4 * 5); the trainer: 5 * ceil(9 / 4)
     (note,) = settings.notes
     assert "sd-scripts counts 15" in note.why
+
+
+def test_hidden_images_are_counted_by_the_interface_alone(tmp_path: Path) -> None:
+    images = tmp_path / "img" / "1_cat"
+    folder(images, 2)
+    shutil.copy(images / "64-0.png", images / "._64-0.png")
+    assert steps([{"subsets": [{"image_dir": str(images)}]}], 10) == 20
+    settings = ImportedSettings(
+        "x", "kohya_ss", datasets=[{"subsets": [{"parent": str(tmp_path / "img")}]}], extra={"interface_epochs": 10}
+    )
+    assert epochs.steps(settings, (None, None)) == 30
 
 
 @pytest.mark.parametrize("option", ["max_train_epochs", "epoch"])
