@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import rich.progress
     from rich.progress import TaskID
 
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.plan.step import Step
     from orchestrator.run.record import Reason
     from orchestrator.system.child import Progress

@@ -18,7 +18,7 @@ from orchestrator.weights.checks import as_json as checks_json
 
 if TYPE_CHECKING:
     from orchestrator.errors import Problem
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.context import RunObserver
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.run.context import Outcome, RunObserver
     from orchestrator.run.workspace import Selection, Workspace
 

@@ -14,7 +14,7 @@ from orchestrator.errors import Problem, RecipeError
 from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.release.selection import Selected
     from orchestrator.run.context import RunObserver
 

@@ -17,7 +17,7 @@ from orchestrator.weights import loaders
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason

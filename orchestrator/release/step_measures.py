@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.dataset.tagger import Tagger
-from orchestrator.plan.planner import Plan, bare_render
+from orchestrator.plan.plan import Plan
+from orchestrator.plan.planner import bare_render
 from orchestrator.plan.step import StepKind
 from orchestrator.release import free_prompts, saved_steps, variant_grids, variants
 from orchestrator.release.measures import BaseComparison, TagRecall, describer, training_images

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.engines import Engine
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.run.context import RunContext
     from orchestrator.system.child import Exit

@@ -28,7 +28,7 @@ from orchestrator.system.files import read_json
 from orchestrator.system.terminal import duration
 
 if TYPE_CHECKING:
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.run.record import Reason
     from orchestrator.run.workspace import Workspace

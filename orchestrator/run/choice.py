@@ -15,7 +15,7 @@ from orchestrator.run.paths import CHOICE
 from orchestrator.system.files import write_json
 
 if TYPE_CHECKING:
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.plan.step import Step
     from orchestrator.recipe import Recipe
     from orchestrator.run.store import Store

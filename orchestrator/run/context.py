@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from orchestrator.errors import Problem
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.plan.step import Step
     from orchestrator.run.record import Reason
     from orchestrator.run.store import Store

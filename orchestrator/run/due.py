@@ -14,7 +14,7 @@ from orchestrator.run.record import Reason, Why
 from orchestrator.system import child_status, lock
 
 if TYPE_CHECKING:
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.run.context import RunContext
     from orchestrator.run.store import Store
 

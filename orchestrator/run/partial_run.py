@@ -15,7 +15,7 @@ from orchestrator import engines
 from orchestrator.engines.protocol import RenderItem
 from orchestrator.engines.sdscripts import gen_img
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.plan.planner import Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.plan.step import Lane, StepKind, make_step
 from orchestrator.run import paths, preflight, session, slots
 from orchestrator.run.attempt_log import Attempt

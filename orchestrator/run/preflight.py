@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from orchestrator.plan.inputs import ProjectInputs
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.run.record import Reason
     from orchestrator.run.store import Store

@@ -24,7 +24,7 @@ from orchestrator.system import child_status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.run.slots import Slot
 
 POLL_SECONDS = 0.5

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.plan.inputs import ProjectInputs
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.plan.step import Step
     from orchestrator.run.context import RunObserver
     from orchestrator.run.store import Store

@@ -23,7 +23,7 @@ from orchestrator.system.files import link_or_copy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.plan.step import Step
 
 _RECIPE_KINDS = (StepKind.TRAIN, StepKind.MERGE, StepKind.RESIZE, StepKind.RENDER)

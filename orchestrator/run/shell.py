@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.plan.inputs import ProjectInputs
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.plan.step import Step
     from orchestrator.system.process import Command
 

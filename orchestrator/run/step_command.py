@@ -17,7 +17,7 @@ from orchestrator.weights.options import MergeOptions, ResizeOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.run.store import Store
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.dataset import latent_links
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
-from orchestrator.plan.planner import Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run import attempt_check, attempt_log, due, guards, paths, progress_log, resume, step_command
 from orchestrator.run.attempt_log import Attempt

@@ -12,7 +12,7 @@ from orchestrator.dataset import buckets
 from orchestrator.errors import Problem, RecipeError, grouped, near_miss
 from orchestrator.plan import cautions, estimate, promises
 from orchestrator.plan.inputs import ProjectInputs
-from orchestrator.plan.planner import Plan, make_plan
+from orchestrator.plan.planner import make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader, overrides
 from orchestrator.recipe.validate import check
@@ -24,6 +24,7 @@ from orchestrator.weights import loaders
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.plan.plan import Plan
     from orchestrator.plan.step import Step
     from orchestrator.recipe import Recipe
     from orchestrator.recipe.loader import Loaded

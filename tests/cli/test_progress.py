@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import progress
-from orchestrator.plan.planner import Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.run.context import Silent, Status
 from orchestrator.run.record import Reason, Why
 from orchestrator.system.child import Progress

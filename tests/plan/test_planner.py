@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.plan.planner import _NOT_IN_KEY, Plan, make_plan
+from orchestrator.plan.planner import _NOT_IN_KEY, make_plan
 from orchestrator.plan.step import Lane, StepKind, StepSource
 from orchestrator.recipe import Training, Validation, loader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.plan.plan import Plan
     from orchestrator.recipe import Recipe
 
 

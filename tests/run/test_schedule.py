@@ -22,7 +22,7 @@ from orchestrator.run.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
 
 
 def several(cats: harness.Project, count: int) -> Plan:

@@ -9,7 +9,7 @@ import pytest
 
 import harness
 from orchestrator.errors import NotReady, Problem, RecipeError
-from orchestrator.plan.planner import Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.run import session
 from orchestrator.run.context import Outcome, Silent, Status
 from orchestrator.run.session import RunOptions, run_session

@@ -15,7 +15,7 @@ from orchestrator.run.workspace import Selection
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.recipe import Recipe
 
 

@@ -13,7 +13,7 @@ from orchestrator.run.context import RunContext
 from orchestrator.run.slots import Slot
 
 if TYPE_CHECKING:
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
     from orchestrator.plan.step import Lane
     from orchestrator.run.cluster.storage import Storage
 

@@ -20,7 +20,7 @@ from tools.demo_world.own_subjects import SUBJECTS, VIEWS, draw_subject, write_i
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.plan import Plan
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

@@ -20,7 +20,7 @@ from orchestrator import engines
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.plan.inputs import ProjectInputs
-from orchestrator.plan.planner import Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.cluster.events import FLUSH_SECONDS, Event, NodeObserver
 from orchestrator.run.cluster.states import TrainingStates

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator import engines
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.plan.planner import Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.cluster.storage import state_name
 from orchestrator.run.paths import RECORD
