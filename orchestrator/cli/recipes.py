@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,6 +60,8 @@ def new(
     from orchestrator.importers import new_subject, subject_options
 
     root = project.root_or_here()
+    if base and not Path(base).is_absolute() and Path(base).is_file():
+        base = Path(os.path.relpath(base, root)).as_posix()  # a recipe names files from the project's folder
     arguments = subject_options.NewSubject(
         subject, tuple(images), type_, tuple(trigger), tuple(algorithm), steps, repeats, base
     )

@@ -331,6 +331,17 @@ def test_a_path_that_the_user_names_is_allowed(empty: Path, monkeypatch: pytest.
     assert not [problem for problem in model_files.problems(recipe, inputs) if "allow-list" in str(problem)]
 
 
+def test_a_base_model_is_found_from_where_the_user_stands(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_images(empty / "pictures" / "mimi", VIEWS)
+    base = empty.parent / "mine.safetensors"
+    write(base, {"model.diffusion_model.input_blocks.0.0.weight": [4, 4], "cond_stage_model.transformer.x": [4]})
+    (empty / "recipes").mkdir()
+    monkeypatch.chdir(empty / "pictures")
+    assert call(monkeypatch, "new", "mimi", "--images", "mimi", "--base", "../../mine.safetensors", "--yes") == 0
+    assert loader.recipe(empty / "recipes", "mimi-locon").recipe.base.checkpoint == "../mine.safetensors"
+    assert Workspace(empty).inputs.find("../mine.safetensors") is not None
+
+
 @pytest.mark.parametrize("kind", ["style", "object"])
 def test_styles_and_objects_have_parts_of_their_own(empty: Path, kind: str) -> None:
     folder = draw_images(empty / "a", ["x", "y", "z"])
